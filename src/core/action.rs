@@ -1,0 +1,229 @@
+//! Everything that the supervisor can ask the shell to do. Names are imperatives.
+
+use super::event::{Evidence, How};
+use super::worker::{Generation, Slot, WorkerId};
+use std::fmt;
+use std::time::Duration;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start a worker. The shell answers with `Ready`, `Exited` or `SpawnFailed`.
+    Spawn {
+        /// Its name for ever.
+        worker: WorkerId,
+        /// The slot that it is to serve.
+        slot: Slot,
+        /// Whose settings it is started with.
+        generation: Generation,
+    },
+    /// Begin giving new connections to a worker.
+    Admit(WorkerId),
+    /// End giving new connections to a worker. The shell answers `Drained`, now or later.
+    Withdraw(WorkerId),
+    /// Ask a worker to end: its stop signal, or SIGABRT when it hangs.
+    Terminate {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        why: Why,
+    },
+    /// SIGKILL to the worker and all that it started.
+    Kill(WorkerId),
+    /// Nobody will start from this generation's settings again.
+    Forget(Generation),
+    /// Tell the operator and systemd.
+    Report(Report),
+    /// All workers are gone: end the primary.
+    Exit(Outcome),
+}
+
+/// Why a worker is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time has come: relieved, scaled away, or everything stops.
+    Leave,
+    /// It gave no evidence of readiness in time, or belongs to a generation that is rolled back.
+    Failed,
+    /// It gave no heartbeat in time.
+    Hung,
+    /// Its main process has ended and left others behind.
+    Leftovers,
+}
+
+/// How the primary's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it was told to.
+    Stopped,
+    /// Every slot was given up.
+    Failed,
+}
+
+/// Why a worker failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It ended, unasked.
+    Exited {
+        /// How.
+        how: How,
+        /// Before it was ready.
+        early: bool,
+    },
+    /// It could not be started: the stage and the system's reason.
+    NotStarted(String),
+    /// No evidence of readiness within this time.
+    NotReady(Duration),
+    /// No heartbeat for this long.
+    Hung(Duration),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { how, early: true } => write!(f, "{how} before it was ready"),
+            Self::Exited { how, early: false } => write!(f, "{how}"),
+            Self::NotStarted(reason) => write!(f, "could not be started: {reason}"),
+            Self::NotReady(time) => write!(f, "was not ready within {}", Human(*time)),
+            Self::Hung(time) => write!(f, "gave no heartbeat for {}", Human(*time)),
+        }
+    }
+}
+
+/// What is worth telling; the shell finds the words, the journal fields and the notification for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The service is up: enough slots are served. Once in a primary's life.
+    Started {
+        /// Slots that are served.
+        ready: usize,
+        /// Slots that there are.
+        slots: u16,
+    },
+    /// A worker is ready.
+    Ready {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+        /// What showed it.
+        evidence: Evidence,
+        /// Since it was started.
+        took: Duration,
+    },
+    /// A worker failed.
+    Failed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+        /// Why.
+        cause: Cause,
+        /// What happens instead.
+        next: Next,
+    },
+    /// A worker that was to go has gone.
+    Gone {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+        /// How.
+        how: How,
+    },
+    /// A worker did not end in time, or everything must end now, and is killed.
+    Killed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+    },
+    /// A rollout has begun.
+    Reloading {
+        /// To this generation.
+        generation: Generation,
+    },
+    /// A reload was asked during a rollout and waits for its end.
+    Queued {
+        /// The generation that waits.
+        generation: Generation,
+        /// A reload that waited before and will not be done.
+        instead_of: Option<Generation>,
+    },
+    /// The rollout is done: every slot is served by the new generation.
+    Reloaded {
+        /// The generation that serves now.
+        generation: Generation,
+        /// Since it began.
+        took: Duration,
+    },
+    /// The rollout was undone.
+    RolledBack {
+        /// The generation that failed.
+        generation: Generation,
+        /// The generation that serves again.
+        to: Generation,
+        /// Where it failed.
+        slot: Slot,
+        /// Why.
+        cause: Cause,
+        /// Slots where the old generation would not start again; the new one goes on serving there.
+        kept: Vec<Slot>,
+        /// Since the rollout began.
+        took: Duration,
+    },
+    /// The number of slots was changed.
+    Scaled {
+        /// The number before.
+        from: u16,
+        /// The number now.
+        to: u16,
+    },
+    /// All workers are being ended.
+    Stopping {
+        /// How that counts.
+        outcome: Outcome,
+    },
+}
+
+/// What happens after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The slot starts again after this time (zero: at once).
+    StartAgain(Duration),
+    /// The slot is given up: the start limit was reached.
+    GiveUp {
+        /// So many failures …
+        failures: u32,
+        /// … within this time.
+        within: Duration,
+    },
+    /// The rollout is undone; the incumbent goes on serving.
+    RollBack(Generation),
+    /// The worker's slot goes on with the worker that it has.
+    KeepIncumbent,
+}
+
+/// A duration as a person reads it: `250ms`, `1.5s`, `30s`, `5min`.
+#[derive(Clone, Copy, Debug)]
+pub struct Human(pub Duration);
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        match ms {
+            0..1_000 => write!(f, "{ms}ms"),
+            1_000..120_000 if ms % 1_000 < 100 => write!(f, "{}s", ms / 1_000),
+            1_000..120_000 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
+            _ => write!(f, "{}min", ms / 60_000),
+        }
+    }
+}

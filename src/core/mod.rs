@@ -1,0 +1,712 @@
+//! The supervisor as a pure state machine: no clock, no file descriptor, no environment, no log.
+//!
+//! [`Supervisor::handle`] first notes what happened, then runs `reconcile`, which compares what is with what
+//! should be and queues the actions that bring them closer. Only `reconcile` decides to start or to relieve; only
+//! the rule that decides to wait sets the wake-up. Rollout and rollback are `rollout.rs`; this file is everything
+//! that goes on without one.
+//!
+//! | event \ state | starting | ready | draining | stopping |
+//! |---|---|---|---|---|
+//! | `Ready` | ready, admitted | – | – | – |
+//! | `Exited` | failed | failed | gone | gone |
+//! | `SpawnFailed` | failed | – | – | gone |
+//! | `Drained` | – | – | stopping | – |
+//! | `Leaving` | – | draining, by itself | – | – |
+//! | `Heartbeat` | – | lives on | – | – |
+//! | `MoreTime` | later deadline | – | later deadline | later deadline |
+//! | deadline | failed, stopping | settled, or hung: stopping | stopping | killed |
+
+mod action;
+mod backoff;
+mod event;
+mod invariant;
+mod policy;
+mod report;
+mod rollout;
+mod time;
+mod words;
+mod worker;
+
+pub use action::{Action, Cause, Human, Next, Outcome, Report, Why};
+pub use event::{Event, Evidence, How, Scale};
+pub use policy::Policy;
+pub use time::Time;
+pub use worker::{Generation, Slot, State, WorkerId};
+
+use backoff::{Backoff, Blame, Chance};
+use rollout::{Request, Rollout};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use worker::Worker;
+
+/// More slots than anybody means; a slip of the finger must not start a million processes.
+pub const MAX_SLOTS: u16 = 10_000;
+
+/// What should be.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    slots: u16,
+    generation: Generation,
+    /// Set once everything is to end, with how that counts.
+    stopping: Option<Outcome>,
+}
+
+/// Who is where in one slot, and how it has fared.
+#[derive(Clone, Debug)]
+struct Record {
+    /// The generation that this slot was last relieved with.
+    generation: Generation,
+    /// The worker that serves, or is about to where nobody does.
+    incumbent: Option<WorkerId>,
+    /// The worker that is to relieve the incumbent, until it has settled.
+    newcomer: Option<WorkerId>,
+    /// The relieved incumbent, until it is gone.
+    leaving: Option<WorkerId>,
+    backoff: Backoff,
+    /// Given up: the start limit was reached.
+    failed: Option<Cause>,
+    /// In a rollback: the old generation would not start again, so the incumbent stays.
+    kept: bool,
+}
+
+impl Record {
+    fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            incumbent: None,
+            newcomer: None,
+            leaving: None,
+            backoff: Backoff::default(),
+            failed: None,
+            kept: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.incumbent.is_none() && self.newcomer.is_none()
+    }
+
+    /// Forgets `worker` in all its roles.
+    fn detach(&mut self, worker: WorkerId) {
+        for role in [&mut self.incumbent, &mut self.newcomer, &mut self.leaving] {
+            if *role == Some(worker) {
+                *role = None;
+            }
+        }
+    }
+
+    /// New settings, new chances.
+    fn forgive(&mut self) {
+        self.backoff.clear();
+        self.failed = None;
+        self.kept = false;
+    }
+}
+
+/// Whether one pass of `reconcile` drew all its conclusions, or changed the goal and wants another pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    No,
+}
+
+/// The supervisor of one app.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    goal: Goal,
+    records: BTreeMap<Slot, Record>,
+    /// Every process that we made and that is not gone.
+    roster: BTreeMap<WorkerId, Worker>,
+    policies: BTreeMap<Generation, Policy>,
+    rollout: Option<Rollout>,
+    queued: Option<Request>,
+    latest: Generation,
+    next_worker: u64,
+    started: bool,
+    exited: bool,
+    /// When a slot that is held back may start; set by the rule that holds it back.
+    wake: Option<Time>,
+    chance: Chance,
+    actions: VecDeque<Action>,
+}
+
+impl Supervisor {
+    /// Returns a supervisor that is about to start `slots` workers of generation 1. `seed` feeds the jitter of
+    /// the back-off.
+    #[must_use]
+    pub fn new(policy: Policy, slots: u16, seed: u64, now: Time) -> Self {
+        let first = Generation(1);
+        let mut this = Self {
+            goal: Goal {
+                slots: slots.clamp(1, MAX_SLOTS),
+                generation: first,
+                stopping: None,
+            },
+            records: BTreeMap::new(),
+            roster: BTreeMap::new(),
+            policies: BTreeMap::from([(first, policy)]),
+            rollout: None,
+            queued: None,
+            latest: first,
+            next_worker: 1,
+            started: false,
+            exited: false,
+            wake: None,
+            chance: Chance::new(seed),
+            actions: VecDeque::new(),
+        };
+        this.reconcile(now);
+        this
+    }
+
+    /// Notes what happened and queues whatever now has to be done about it. Drain [`Self::poll_action`] after.
+    pub fn handle(&mut self, event: Event, now: Time) {
+        self.note(event, now);
+        self.reconcile(now);
+        debug_assert_eq!(self.broken_invariant(now), None);
+    }
+
+    /// Returns the next thing to do, if any.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Returns when to call `handle(Event::Tick, now)` at the latest; `None` if only an event can change anything.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.roster
+            .values()
+            .filter_map(Worker::deadline)
+            .chain(self.wake)
+            .min()
+    }
+
+    /// Returns the generation that the next `Event::Reload` will make.
+    #[must_use]
+    pub fn next_generation(&self) -> Generation {
+        Generation(self.latest.0 + 1)
+    }
+
+    fn note(&mut self, event: Event, now: Time) {
+        match event {
+            Event::Ready { worker, evidence } => self.on_ready(worker, evidence, now),
+            Event::Exited { worker, how, left } => self.on_exited(worker, how, left, now),
+            Event::Emptied(worker) => self.remove(worker),
+            Event::SpawnFailed {
+                worker,
+                reason,
+                transient,
+            } => {
+                self.on_spawn_failed(worker, reason, transient, now);
+            }
+            Event::Drained(worker) => {
+                if let Some(State::Draining {
+                    until,
+                    by_itself: false,
+                }) = self.state(worker)
+                {
+                    self.terminate(worker, Why::Leave, until.since(now), now);
+                }
+            }
+            Event::Leaving(worker) => self.on_leaving(worker, now),
+            Event::Heartbeat(worker) => self.on_heartbeat(worker, now),
+            Event::MoreTime { worker, time } => self.on_more_time(worker, now + time),
+            Event::Reload { .. } | Event::Scale(_) if self.goal.stopping.is_some() => {}
+            Event::Reload { policy, slots } => self.request_rollout(policy, slots),
+            Event::Scale(scale) => self.on_scale(scale),
+            Event::Stop => self.stop(Outcome::Stopped),
+            Event::Hurry => self.hurry(),
+            Event::Tick => {}
+        }
+    }
+
+    /// The one place that compares what is with what should be.
+    fn reconcile(&mut self, now: Time) {
+        self.wake = None;
+        self.enforce_deadlines(now);
+        while self.goal.stopping.is_none() {
+            self.cull(now);
+            self.roll(now);
+            self.fill(now);
+            if self.settle(now) == Settled::Yes && !self.begin_queued(now) {
+                break;
+            }
+        }
+        if self.goal.stopping.is_some() {
+            self.stop_all(now);
+        }
+        self.forget_unused();
+    }
+
+    // What happened.
+
+    fn on_ready(&mut self, id: WorkerId, evidence: Evidence, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id).filter(|w| w.is_starting()) else {
+            return;
+        };
+        let policy = &self.policies[&worker.generation];
+        worker.state = State::Ready {
+            since: now,
+            settles: Some(now + policy.settle),
+            heartbeat: policy.heartbeat.map(|interval| now + interval),
+        };
+        let (slot, generation, took) = (worker.slot, worker.generation, now.since(worker.started));
+        self.actions.push_back(Action::Admit(id));
+        self.report(Report::Ready {
+            worker: id,
+            slot,
+            generation,
+            evidence,
+            took,
+        });
+    }
+
+    fn on_exited(&mut self, id: WorkerId, how: How, left: bool, now: Time) {
+        let Some(worker) = self.roster.get(&id) else {
+            return;
+        };
+        let (slot, generation) = (worker.slot, worker.generation);
+        match worker.state {
+            State::Starting { .. } => {
+                self.fail(id, Cause::Exited { how, early: true }, Blame::Program, now);
+            }
+            State::Ready { .. } => {
+                self.fail(id, Cause::Exited { how, early: false }, Blame::Program, now);
+            }
+            State::Draining { .. } | State::Stopping { .. } => {
+                self.report(Report::Gone {
+                    worker: id,
+                    slot,
+                    generation,
+                    how,
+                });
+            }
+        }
+        if !left {
+            return self.remove(id);
+        }
+        match self.state(id) {
+            // The main process had the stop signal; what it left behind gets it now, within the same deadline.
+            Some(State::Stopping { .. }) => self.ask(id, Why::Leftovers),
+            _ => self.terminate(id, Why::Leftovers, Duration::ZERO, now),
+        }
+    }
+
+    fn on_spawn_failed(&mut self, id: WorkerId, reason: String, transient: bool, now: Time) {
+        if self.roster.get(&id).is_some_and(Worker::is_starting) {
+            let blame = if transient {
+                Blame::Machine
+            } else {
+                Blame::Program
+            };
+            self.fail(id, Cause::NotStarted(reason), blame, now);
+        }
+        self.remove(id);
+    }
+
+    /// A worker that says goodbye is let go: its slot is free for the next, and nobody hurries it before its time.
+    fn on_leaving(&mut self, id: WorkerId, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        let record = self
+            .records
+            .get_mut(&worker.slot)
+            .filter(|r| r.incumbent == Some(id));
+        // A newcomer that leaves before it has settled has failed; its exit will say how.
+        let Some(record) = record.filter(|_| worker.is_ready()) else {
+            return;
+        };
+        record.incumbent = None;
+        let until = now + self.policies[&worker.generation].drain;
+        worker.state = State::Draining {
+            until,
+            by_itself: true,
+        };
+        self.actions.push_back(Action::Withdraw(id));
+    }
+
+    fn on_heartbeat(&mut self, id: WorkerId, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        let interval = self.policies[&worker.generation].heartbeat;
+        if let State::Ready { heartbeat, .. } = &mut worker.state {
+            *heartbeat = interval.map(|interval| now + interval);
+        }
+    }
+
+    fn on_more_time(&mut self, id: WorkerId, later: Time) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        match &mut worker.state {
+            State::Starting { until }
+            | State::Draining { until, .. }
+            | State::Stopping { kill: Some(until) } => *until = later.max(*until),
+            State::Ready { .. } | State::Stopping { kill: None } => {}
+        }
+    }
+
+    fn on_scale(&mut self, scale: Scale) {
+        let from = self.goal.slots;
+        let to = match scale {
+            Scale::To(slots) => slots,
+            Scale::By(more) => {
+                let sum = i32::from(from).saturating_add(more);
+                u16::try_from(sum.max(0)).unwrap_or(u16::MAX)
+            }
+        };
+        // The last one stays: nobody's watch is ever unmanned.
+        let to = to.clamp(1, MAX_SLOTS);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.forget_slots();
+        }
+        self.set_slots(to);
+    }
+
+    fn set_slots(&mut self, to: u16) {
+        let from = std::mem::replace(&mut self.goal.slots, to);
+        if from != to {
+            self.report(Report::Scaled { from, to });
+        }
+    }
+
+    fn stop(&mut self, outcome: Outcome) {
+        if self.goal.stopping.is_none() {
+            self.goal.stopping = Some(outcome);
+            self.report(Report::Stopping { outcome });
+        }
+    }
+
+    fn hurry(&mut self) {
+        self.stop(Outcome::Stopped);
+        for id in self.ids(|w| !matches!(w.state, State::Stopping { kill: None })) {
+            if !self.roster[&id].is_stopping() {
+                self.ask(id, Why::Leave);
+            }
+            self.kill(id);
+        }
+    }
+
+    /// A worker failed: its slot backs off or is given up, and a rollout to its generation is undone. The worker
+    /// stays on the roster until it is gone.
+    fn fail(&mut self, id: WorkerId, cause: Cause, blame: Blame, now: Time) {
+        let worker = &self.roster[&id];
+        let (slot, generation) = (worker.slot, worker.generation);
+        let policy = &self.policies[&generation];
+        let was_healthy = matches!(worker.state, State::Ready { since, .. }
+            if now.since(since) >= policy.limit_within);
+        let Some(record) = self.records.get_mut(&slot) else {
+            return;
+        };
+        let had_a_role = !record.is_empty();
+        record.detach(id);
+        if was_healthy {
+            record.backoff.clear();
+        }
+        let delay = record.backoff.fail(blame, policy, self.chance.next(), now);
+        let failures = record.backoff.failures();
+        let back_to = self.rollout.as_ref().and_then(|r| r.undone_by(generation));
+        let next = if let Some(to) = back_to {
+            Next::RollBack(to)
+        } else if record.incumbent.is_some() && failures >= policy.limit_count.max(1) {
+            record.kept = true;
+            Next::KeepIncumbent
+        } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
+            record.failed = Some(cause.clone());
+            Next::GiveUp {
+                failures,
+                within: policy.limit_within,
+            }
+        } else {
+            Next::StartAgain(delay)
+        };
+        self.report(Report::Failed {
+            worker: id,
+            slot,
+            generation,
+            cause: cause.clone(),
+            next,
+        });
+        if back_to.is_some() {
+            self.roll_back(slot, cause);
+        }
+    }
+
+    fn remove(&mut self, id: WorkerId) {
+        if let Some(worker) = self.roster.remove(&id)
+            && let Some(record) = self.records.get_mut(&worker.slot)
+        {
+            record.detach(id);
+        }
+    }
+
+    // What to do about it.
+
+    fn enforce_deadlines(&mut self, now: Time) {
+        for id in self.ids(|w| w.is_overdue(now)) {
+            // Relieving one may have given another a new deadline.
+            if !self.roster[&id].is_overdue(now) {
+                continue;
+            }
+            match self.roster[&id].state {
+                State::Starting { .. } => {
+                    let time = now.since(self.roster[&id].started);
+                    self.fail(id, Cause::NotReady(time), Blame::Program, now);
+                    self.terminate(id, Why::Failed, Duration::ZERO, now);
+                }
+                State::Ready {
+                    heartbeat: Some(due),
+                    ..
+                } if due <= now => {
+                    let policy = &self.policies[&self.roster[&id].generation];
+                    let silence = policy.heartbeat.unwrap_or_default();
+                    self.fail(id, Cause::Hung(silence), Blame::Program, now);
+                    self.terminate(id, Why::Hung, Duration::ZERO, now);
+                }
+                State::Ready { .. } => self.prove(id, now),
+                State::Draining { .. } => {
+                    self.terminate(id, Why::Leave, Duration::ZERO, now);
+                }
+                State::Stopping { .. } => self.kill(id),
+            }
+        }
+    }
+
+    /// A worker has lived long enough after it was ready. If it is a newcomer, it relieves the incumbent.
+    fn prove(&mut self, id: WorkerId, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        if let State::Ready { settles, .. } = &mut worker.state {
+            *settles = None;
+        }
+        let (slot, generation) = (worker.slot, worker.generation);
+        let Some(record) = self.records.get_mut(&slot) else {
+            return;
+        };
+        if record.newcomer == Some(id) {
+            record.generation = generation;
+            record.newcomer = None;
+            record.leaving = record.incumbent.replace(id);
+            if let Some(old) = record.leaving {
+                self.dismiss(old, Why::Leave, now);
+            }
+        }
+    }
+
+    /// Every slot is served or about to be.
+    fn fill(&mut self, now: Time) {
+        for slot in (0..self.goal.slots).map(Slot) {
+            let generation = self.generation_to_fill(slot);
+            let record = self
+                .records
+                .entry(slot)
+                .or_insert_with(|| Record::new(generation));
+            if record.is_empty() && record.failed.is_none() && self.may_start(slot, now) {
+                let id = self.spawn(slot, generation, now);
+                if let Some(record) = self.records.get_mut(&slot) {
+                    record.generation = generation;
+                    record.incumbent = Some(id);
+                }
+            }
+        }
+    }
+
+    /// Whether back-off lets `slot` start a worker now; if not, asks to be woken when it does.
+    fn may_start(&mut self, slot: Slot, now: Time) -> bool {
+        match self
+            .records
+            .get(&slot)
+            .and_then(|record| record.backoff.waits_until(now))
+        {
+            None => true,
+            Some(until) => {
+                self.wake = Some(self.wake.map_or(until, |wake| wake.min(until)));
+                false
+            }
+        }
+    }
+
+    /// Slots beyond the goal go, with whoever is in them.
+    fn cull(&mut self, now: Time) {
+        let beyond = self.records.split_off(&Slot(self.goal.slots));
+        for record in beyond.into_values() {
+            for id in [record.incumbent, record.newcomer].into_iter().flatten() {
+                self.dismiss(id, Why::Leave, now);
+            }
+        }
+    }
+
+    /// Draws the conclusions that concern the whole: started, rolled out, given up.
+    fn settle(&mut self, now: Time) -> Settled {
+        if self.settle_rollout(now) == Settled::No {
+            return Settled::No;
+        }
+        if !self.started && self.rollout.is_none() && self.is_started() {
+            self.started = true;
+            let (ready, slots) = (self.ready(), self.goal.slots);
+            self.report(Report::Started { ready, slots });
+        }
+        if self.rollout.is_none()
+            && self
+                .records
+                .values()
+                .all(|r| r.failed.is_some() && r.is_empty())
+        {
+            self.stop(Outcome::Failed);
+        }
+        Settled::Yes
+    }
+
+    /// Enough slots are ready, or every slot is ready or given up and somebody serves.
+    fn is_started(&self) -> bool {
+        let ready = self.ready();
+        let wanted = self.policies[&self.goal.generation]
+            .ready_min
+            .unwrap_or(u16::MAX);
+        let open = self.records.values().filter(|r| r.failed.is_none()).count();
+        ready > 0 && ready >= open.min(usize::from(wanted))
+    }
+
+    fn stop_all(&mut self, now: Time) {
+        for record in self.records.values_mut() {
+            (record.incumbent, record.newcomer) = (None, None);
+        }
+        for id in self.ids(|w| w.is_starting() || w.is_ready()) {
+            self.dismiss(id, Why::Leave, now);
+        }
+        if self.roster.is_empty() && !self.exited {
+            self.exited = true;
+            self.actions
+                .push_back(Action::Exit(self.goal.stopping.unwrap_or(Outcome::Stopped)));
+        }
+    }
+
+    fn spawn(&mut self, slot: Slot, generation: Generation, now: Time) -> WorkerId {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let state = State::Starting {
+            until: now + self.policies[&generation].ready_timeout,
+        };
+        self.roster.insert(
+            worker,
+            Worker {
+                slot,
+                generation,
+                started: now,
+                state,
+            },
+        );
+        self.actions.push_back(Action::Spawn {
+            worker,
+            slot,
+            generation,
+        });
+        worker
+    }
+
+    /// Lets a worker go as its state demands: one that serves is withdrawn and drains first.
+    fn dismiss(&mut self, id: WorkerId, why: Why, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        match worker.state {
+            State::Starting { .. } => self.terminate(id, why, Duration::ZERO, now),
+            State::Ready { .. } => {
+                let until = now + self.policies[&worker.generation].drain;
+                worker.state = State::Draining {
+                    until,
+                    by_itself: false,
+                };
+                self.actions.push_back(Action::Withdraw(id));
+            }
+            State::Draining { .. } | State::Stopping { .. } => {}
+        }
+    }
+
+    /// Asks a worker to end, and sets the deadline after which it is killed. Drain time that was not used yet is
+    /// added: on a shared listener the stop signal is what tells a program to drain.
+    fn terminate(&mut self, id: WorkerId, why: Why, unused: Duration, now: Time) {
+        let Some(worker) = self.roster.get_mut(&id).filter(|w| !w.is_stopping()) else {
+            return;
+        };
+        let patience = unused + self.policies[&worker.generation].stop_timeout;
+        worker.state = State::Stopping {
+            kill: Some(now + patience),
+        };
+        self.ask(id, why);
+    }
+
+    fn ask(&mut self, worker: WorkerId, why: Why) {
+        self.actions.push_back(Action::Terminate { worker, why });
+    }
+
+    fn kill(&mut self, id: WorkerId) {
+        let Some(worker) = self.roster.get_mut(&id) else {
+            return;
+        };
+        worker.state = State::Stopping { kill: None };
+        let (slot, generation) = (worker.slot, worker.generation);
+        self.actions.push_back(Action::Kill(id));
+        self.report(Report::Killed {
+            worker: id,
+            slot,
+            generation,
+        });
+    }
+
+    /// Lets the shell drop the settings of generations that nobody can start from again.
+    fn forget_unused(&mut self) {
+        let mut used: Vec<Generation> = self.records.values().map(|r| r.generation).collect();
+        used.extend(self.roster.values().map(|w| w.generation));
+        used.push(self.goal.generation);
+        used.extend(self.rollout.iter().flat_map(|r| [r.from, r.to]));
+        used.extend(self.queued.iter().map(|q| q.generation));
+        let gone = |g: &Generation| !used.contains(g);
+        for generation in self
+            .policies
+            .keys()
+            .copied()
+            .filter(gone)
+            .collect::<Vec<_>>()
+        {
+            self.policies.remove(&generation);
+            self.actions.push_back(Action::Forget(generation));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        self.actions.push_back(Action::Report(report));
+    }
+
+    // Questions.
+
+    /// Returns the state of a worker that is not gone.
+    #[must_use]
+    pub fn state(&self, worker: WorkerId) -> Option<State> {
+        self.roster.get(&worker).map(|w| w.state)
+    }
+
+    fn ids(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
+        self.roster
+            .iter()
+            .filter(|(_, worker)| which(worker))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    fn worker(&self, id: Option<WorkerId>) -> Option<&Worker> {
+        id.and_then(|id| self.roster.get(&id))
+    }
+
+    /// How many slots are served by a ready worker.
+    fn ready(&self) -> usize {
+        let serves = |id| self.worker(id).is_some_and(Worker::is_ready);
+        self.records
+            .values()
+            .filter(|r| serves(r.incumbent) || serves(r.newcomer))
+            .count()
+    }
+}

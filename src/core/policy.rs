@@ -1,0 +1,49 @@
+//! The settings that the core decides by, as durations and numbers. Each generation has its own.
+
+use std::time::Duration;
+
+/// How patient the supervisor is with the workers of one generation, and how it replaces them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A worker without evidence of readiness after this long has failed.
+    pub ready_timeout: Duration,
+    /// A worker must live this long after it was ready before the incumbent goes.
+    pub settle: Duration,
+    /// Enough ready workers to call the service started; `None` waits for every slot.
+    pub ready_min: Option<u16>,
+    /// How long a withdrawn worker may finish what it has.
+    pub drain: Duration,
+    /// How long a worker may take to end after the stop signal, beyond what is left of `drain`.
+    pub stop_timeout: Duration,
+    /// Back-off between the starts of a slot that fails again and again.
+    pub min_delay: Duration,
+    /// The longest back-off.
+    pub max_delay: Duration,
+    /// So many failures of one slot …
+    pub limit_count: u32,
+    /// … within this time give the slot up. A worker that was ready this long is healthy again.
+    pub limit_within: Duration,
+    /// A ready worker that is silent for this long hangs; `None` expects no heartbeat.
+    pub heartbeat: Option<Duration>,
+    /// How many slots a rollout relieves at a time.
+    pub surge: u16,
+}
+
+impl Default for Policy {
+    /// The defaults of the configuration file.
+    fn default() -> Self {
+        Self {
+            ready_timeout: Duration::from_secs(30),
+            settle: Duration::from_secs(1),
+            ready_min: None,
+            drain: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(10),
+            min_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(30),
+            limit_count: 5,
+            limit_within: Duration::from_secs(30),
+            heartbeat: None,
+            surge: 1,
+        }
+    }
+}

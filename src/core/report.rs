@@ -1,0 +1,97 @@
+//! What `STATUS=` says: the state of the whole in one line.
+
+use super::Supervisor;
+use super::action::Human;
+use super::words::plural;
+use super::worker::Worker;
+use std::fmt::Write as _;
+
+impl Supervisor {
+    /// Returns the state of the whole as a person reads it, in one line without times that pass: it changes only
+    /// when something happens.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let mut text = if self.goal.stopping.is_some() {
+            return format!("stopping: {} left", workers(self.roster.len()));
+        } else if let Some(step) = self.rollout_status() {
+            step
+        } else {
+            self.steady_status()
+        };
+        for (slot, record) in &self.records {
+            let failures = record.backoff.failures();
+            if let Some(cause) = &record.failed {
+                let _ = write!(text, "; slot {slot} is given up: its worker {cause}");
+            } else if record.is_empty() && failures > 0 {
+                let _ = write!(
+                    text,
+                    "; slot {slot} waits after {}",
+                    plural(failures, "failure")
+                );
+            }
+        }
+        if self.queued.is_some() {
+            text.push_str("; a reload is queued");
+        }
+        text
+    }
+
+    fn steady_status(&self) -> String {
+        let (ready, slots) = (self.ready(), usize::from(self.goal.slots));
+        let generation = self.goal.generation;
+        if !self.started {
+            format!("starting: {ready} of {slots} slots ready")
+        } else if ready == slots {
+            format!("{} ready, generation {generation}", workers(ready))
+        } else {
+            format!("{ready} of {slots} slots ready, generation {generation}")
+        }
+    }
+
+    fn rollout_status(&self) -> Option<String> {
+        let rollout = self.rollout.as_ref()?;
+        let slots = self.records.len();
+        let done = self
+            .records
+            .values()
+            .filter(|r| r.generation == self.goal.generation)
+            .count();
+        let what = match &rollout.failure {
+            None => format!("reload to generation {} {done}/{slots}", rollout.to),
+            Some((slot, cause)) => format!(
+                "rolling back to generation {} {done}/{slots} because the worker in slot {slot} {cause}",
+                rollout.from
+            ),
+        };
+        Some(what + &self.step_status().unwrap_or_default())
+    }
+
+    /// What the rollout waits for.
+    fn step_status(&self) -> Option<String> {
+        let (slot, record) = self
+            .records
+            .iter()
+            .find(|(_, r)| r.newcomer.or(r.leaving).is_some())?;
+        let policy = &self.policies[&self.goal.generation];
+        Some(match self.worker(record.newcomer) {
+            Some(worker) if worker.is_starting() => {
+                format!(
+                    ": slot {slot} is not ready yet, fails after {}",
+                    Human(policy.ready_timeout)
+                )
+            }
+            Some(_) => format!(
+                ": slot {slot} is ready and settles for {}",
+                Human(policy.settle)
+            ),
+            None if self.worker(record.leaving).is_some_and(Worker::is_stopping) => {
+                format!(": the incumbent of slot {slot} stops")
+            }
+            None => format!(": the incumbent of slot {slot} drains"),
+        })
+    }
+}
+
+fn workers(n: usize) -> String {
+    plural(u32::try_from(n).unwrap_or(u32::MAX), "worker")
+}

@@ -1,0 +1,148 @@
+//! The words for what is worth telling. Scenario files pin them down, for they are what is read at 3 a.m.
+
+use super::action::{Human, Next, Outcome, Report};
+use super::worker::{Generation, Slot, WorkerId};
+use std::fmt;
+
+/// Returns `1 failure`, `2 failures`.
+pub(super) fn plural(n: u32, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A worker as messages name it.
+struct Who(WorkerId, Slot, Generation);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "worker {} (slot {}, generation {})",
+            self.0, self.1, self.2
+        )
+    }
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StartAgain(delay) if delay.is_zero() => f.write_str("starting the slot again"),
+            Self::StartAgain(delay) => write!(f, "starting the slot again in {}", Human(*delay)),
+            Self::GiveUp { failures, within } => {
+                let failures = plural(*failures, "failure");
+                write!(
+                    f,
+                    "the slot is given up after {failures} within {}",
+                    Human(*within)
+                )
+            }
+            Self::RollBack(generation) => write!(f, "rolling back to generation {generation}"),
+            Self::KeepIncumbent => f.write_str("the slot goes on with the worker that it has"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { ready, slots } => {
+                write!(f, "started: {ready} of {slots} slots are served")
+            }
+            Self::Ready {
+                worker,
+                slot,
+                generation,
+                evidence,
+                took,
+            } => {
+                let who = Who(*worker, *slot, *generation);
+                write!(f, "{who} is ready after {}: {evidence}", Human(*took))
+            }
+            Self::Failed {
+                worker,
+                slot,
+                generation,
+                cause,
+                next,
+            } => {
+                write!(f, "{} {cause}; {next}", Who(*worker, *slot, *generation))
+            }
+            Self::Gone {
+                worker,
+                slot,
+                generation,
+                how,
+            } => {
+                write!(f, "{} has gone: it {how}", Who(*worker, *slot, *generation))
+            }
+            Self::Killed {
+                worker,
+                slot,
+                generation,
+            } => {
+                write!(
+                    f,
+                    "{} has not ended and is killed",
+                    Who(*worker, *slot, *generation)
+                )
+            }
+            Self::Reloading { generation } => {
+                write!(
+                    f,
+                    "reload: relieving all slots with generation {generation}"
+                )
+            }
+            Self::Queued {
+                generation,
+                instead_of: None,
+            } => {
+                write!(
+                    f,
+                    "reload: generation {generation} waits for what is under way"
+                )
+            }
+            Self::Queued {
+                generation,
+                instead_of: Some(old),
+            } => write!(
+                f,
+                "reload: generation {generation} waits for what is under way, instead of generation {old}"
+            ),
+            Self::Reloaded { generation, took } => {
+                write!(
+                    f,
+                    "reload done: generation {generation} serves every slot, after {}",
+                    Human(*took)
+                )
+            }
+            Self::RolledBack {
+                generation,
+                to,
+                slot,
+                cause,
+                kept,
+                took,
+            } => {
+                let took = Human(*took);
+                write!(
+                    f,
+                    "reload failed: the worker of generation {generation} in slot {slot} {cause}; "
+                )?;
+                write!(f, "rolled back to generation {to} after {took}")?;
+                for slot in kept {
+                    write!(
+                        f,
+                        "; slot {slot} keeps generation {generation}, for {to} would not start there"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Scaled { from, to } => write!(f, "scaled from {from} to {to} slots"),
+            Self::Stopping {
+                outcome: Outcome::Stopped,
+            } => f.write_str("stopping"),
+            Self::Stopping {
+                outcome: Outcome::Failed,
+            } => f.write_str("stopping: every slot is given up"),
+        }
+    }
+}
