@@ -1,2 +1,4 @@
 //! stub
+pub mod config;
 pub mod core;
+pub mod protocol;

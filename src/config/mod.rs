@@ -1,0 +1,254 @@
+//! From a file and flags to [`Settings`], which are valid by construction. Nothing else says "invalid".
+//!
+//! Pure: the shell reads files and asks the machine, and hands over text and numbers.
+
+pub mod envfile;
+pub mod file;
+pub mod typed;
+pub mod values;
+
+use crate::core::Policy;
+use std::path::PathBuf;
+use std::time::Duration;
+use typed::Typed;
+use values::{Address, LogMode, ReadyWhen, StopSignal, Workers};
+
+/// Why settings are refused: what and where, and at most one remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// File, line, key and reason, as far as they are known.
+    pub message: String,
+    /// What to do about it, if that is one thing.
+    pub hint: Option<String>,
+}
+
+/// What an app is run with. Each generation has its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The number of slots.
+    pub workers: u16,
+    /// Where to listen when no socket is passed.
+    pub listen: Vec<Address>,
+    /// Where workers run; `None` is where the primary runs.
+    pub working_directory: Option<PathBuf>,
+    /// Variables for the workers.
+    pub env: Vec<(String, String)>,
+    /// Files of variables, read at each spawn.
+    pub environment_files: Vec<PathBuf>,
+    /// Workers want their accept calls to block.
+    pub blocking: bool,
+    /// What counts as evidence of readiness.
+    pub ready_when: ReadyWhen,
+    /// The number of the readiness file descriptor; `None` is the first after the listeners.
+    pub ready_fd: Option<i32>,
+    /// The signal that asks a worker to end.
+    pub stop_signal: StopSignal,
+    /// Where the workers' output goes.
+    pub log: LogMode,
+    /// What the supervisor decides by.
+    pub policy: Policy,
+}
+
+impl Settings {
+    /// Returns the settings that were typed, completed by the defaults, for a machine with `cpus` usable processors.
+    ///
+    /// # Errors
+    /// When a setting is missing, or two do not go together.
+    pub fn new(typed: Typed, cpus: u16) -> Result<Self, Error> {
+        let command = typed.command.unwrap_or_default();
+        if command.first().is_none_or(String::is_empty) {
+            return Err(Error {
+                message: "no command: nothing says which program to run".to_owned(),
+                hint: Some("write it after '--', or as 'command = [\"PROGRAM\", \"ARGUMENT\"]' in the file".to_owned()),
+            });
+        }
+        let default = Policy::default();
+        let time =
+            |time: Option<values::Time>, default: Duration| time.map_or(default, |time| time.0);
+        let limit = typed.restart.start_limit;
+        let policy = Policy {
+            ready_timeout: time(typed.ready.timeout, default.ready_timeout),
+            settle: time(typed.ready.settle, default.settle),
+            ready_min: typed.ready.min,
+            drain: time(typed.stop.drain, default.drain),
+            stop_timeout: time(typed.stop.timeout, default.stop_timeout),
+            min_delay: time(typed.restart.min_delay, default.min_delay),
+            max_delay: time(typed.restart.max_delay, default.max_delay),
+            limit_count: limit.map_or(default.limit_count, |limit| limit.count),
+            limit_within: limit.map_or(default.limit_within, |limit| limit.within.0),
+            heartbeat: typed.watchdog.interval.map(|interval| interval.0),
+            surge: typed.reload.surge.unwrap_or(default.surge),
+        };
+        let settings = Self {
+            command,
+            workers: typed.workers.unwrap_or(Workers::Count(1)).count(cpus),
+            listen: typed.listen.unwrap_or_default(),
+            working_directory: typed.working_directory,
+            env: typed.env.unwrap_or_default().into_iter().collect(),
+            environment_files: typed.environment_files.unwrap_or_default(),
+            blocking: typed.blocking.unwrap_or(false),
+            ready_when: typed.ready.when.unwrap_or(ReadyWhen::Auto),
+            ready_fd: typed.ready.fd,
+            stop_signal: typed
+                .stop
+                .signal
+                .unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
+            log: typed.log.mode.unwrap_or(LogMode::Auto),
+            policy,
+        };
+        settings.check().map(|()| settings)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let policy = &self.policy;
+        let refuse = |key: &str, reason: &str| {
+            Err(Error {
+                message: format!("'{key}': {reason}"),
+                hint: None,
+            })
+        };
+        if policy.surge == 0 {
+            return refuse(
+                "reload.surge",
+                "at least one slot must be relieved at a time",
+            );
+        }
+        if policy.ready_min == Some(0) {
+            return refuse(
+                "ready.min",
+                "nobody would serve when the service is called ready",
+            );
+        }
+        if policy.ready_min.is_some_and(|min| min > self.workers) {
+            return refuse(
+                "ready.min",
+                &format!("more than the {} workers that there are", self.workers),
+            );
+        }
+        if policy.ready_timeout.is_zero() {
+            return refuse("ready.timeout", "no worker can be ready in no time");
+        }
+        if policy.min_delay > policy.max_delay {
+            return refuse("restart.min-delay", "longer than 'restart.max-delay'");
+        }
+        if policy
+            .heartbeat
+            .is_some_and(|interval| interval < Duration::from_millis(10))
+        {
+            return refuse(
+                "watchdog.interval",
+                "shorter than 10ms, which nobody can keep",
+            );
+        }
+        if matches!(self.ready_when, ReadyWhen::Alive(time) if time >= policy.ready_timeout) {
+            return refuse(
+                "ready.when",
+                "the time to be alive is not shorter than 'ready.timeout'",
+            );
+        }
+        if self.ready_fd.is_some_and(|fd| !(3..1024).contains(&fd)) {
+            return refuse("ready.fd", "expected a number from 3 to 1023");
+        }
+        if let Some((name, _)) = self
+            .env
+            .iter()
+            .find(|(name, _)| !values::is_variable_name(name))
+        {
+            return refuse("env", &format!("'{name}' cannot be the name of a variable"));
+        }
+        let nul = |text: &str| text.contains('\0');
+        if self.command.iter().any(|word| nul(word)) || self.env.iter().any(|(_, value)| nul(value))
+        {
+            return refuse("command", "a zero byte cannot be passed to a program");
+        }
+        if self
+            .working_directory
+            .as_ref()
+            .is_some_and(|directory| !directory.is_absolute())
+        {
+            return refuse("working-directory", "expected an absolute path");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, Error> {
+        Settings::new(file::parse("myapp.toml", text)?, 4)
+    }
+
+    #[test]
+    fn defaults_are_the_designs() {
+        let settings = settings("command = [\"x\"]").unwrap();
+        assert_eq!(settings.policy, Policy::default());
+        assert_eq!(
+            (settings.workers, settings.ready_when, settings.log),
+            (1, ReadyWhen::Auto, LogMode::Auto)
+        );
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let says = |text: &str| {
+            settings(&format!("command = [\"x\"]\n{text}"))
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            settings("workers = 2").unwrap_err().message,
+            "no command: nothing says which program to run"
+        );
+        assert_eq!(
+            says("[ready]\nmin = 3"),
+            "'ready.min': more than the 1 workers that there are"
+        );
+        assert_eq!(
+            says("[reload]\nsurge = 0"),
+            "'reload.surge': at least one slot must be relieved at a time"
+        );
+        assert_eq!(
+            says("[restart]\nmin-delay = \"1min\""),
+            "'restart.min-delay': longer than 'restart.max-delay'"
+        );
+        assert_eq!(
+            says("[ready]\nwhen = \"alive:30s\""),
+            "'ready.when': the time to be alive is not shorter than 'ready.timeout'"
+        );
+        assert_eq!(
+            says("[ready]\nfd = 1"),
+            "'ready.fd': expected a number from 3 to 1023"
+        );
+        assert_eq!(
+            says("env = { \"A=B\" = \"x\" }"),
+            "'env': 'A=B' cannot be the name of a variable"
+        );
+        assert_eq!(
+            says("working-directory = \"srv\""),
+            "'working-directory': expected an absolute path"
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = file::parse(
+            "f",
+            "command = [\"x\"]\nworkers = 2\n[stop]\ndrain = \"1s\"",
+        )
+        .unwrap();
+        let flags = Typed {
+            workers: Some(Workers::Count(7)),
+            ..Typed::default()
+        };
+        let settings = Settings::new(flags.or(file), 1).unwrap();
+        assert_eq!(
+            (settings.workers, settings.policy.drain),
+            (7, Duration::from_secs(1))
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! Settings as somebody typed them, in a file or as flags: every key may be missing.
+
+use super::values::{
+    Address, Balance, Handoff, LogMode, ReadyWhen, StartLimit, StopSignal, Time, Workers,
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+macro_rules! typed {
+    ($($(#[$doc:meta])* $name:ident {
+        $($(#[$key_doc:meta])* $key:ident: $type:ty),* $(,)?
+    } [ $($(#[$table_doc:meta])* $table:ident: $table_type:ty),* $(,)? ])*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$key_doc])* pub $key: Option<$type>,)*
+            $($(#[$table_doc])* #[serde(default)] pub $table: $table_type,)*
+        }
+
+        impl $name {
+            /// Returns these settings, and `below` where they are silent.
+            #[must_use]
+            pub fn or(self, below: Self) -> Self {
+                Self {
+                    $($key: self.$key.or(below.$key),)*
+                    $($table: self.$table.or(below.$table),)*
+                }
+            }
+        }
+    )*};
+}
+
+typed! {
+    /// All of it.
+    Typed {
+        /// The program and its arguments; no shell.
+        command: Vec<String>,
+        /// The number of slots.
+        workers: Workers,
+        /// Where to listen when no socket is passed.
+        listen: Vec<Address>,
+        /// Where workers run; a symlink is resolved for each generation.
+        working_directory: PathBuf,
+        /// Variables for the workers.
+        env: BTreeMap<String, String>,
+        /// Files of variables, read at each spawn.
+        environment_files: Vec<PathBuf>,
+        /// Workers want their accept calls to block.
+        blocking: bool,
+        /// How a worker gets its sockets.
+        handoff: Handoff,
+        /// Who gets a new connection.
+        balance: Balance,
+    } [
+        /// `[ready]`
+        ready: Ready,
+        /// `[stop]`
+        stop: Stop,
+        /// `[restart]`
+        restart: Restart,
+        /// `[watchdog]`
+        watchdog: Watchdog,
+        /// `[reload]`
+        reload: Reload,
+        /// `[log]`
+        log: Log,
+    ]
+
+    /// `[ready]`
+    Ready {
+        /// What counts as evidence.
+        when: ReadyWhen,
+        /// Failure when it passes without.
+        timeout: Time,
+        /// How long a worker must live after it was ready.
+        settle: Time,
+        /// How many ready slots make the service started.
+        min: u16,
+        /// The number of the readiness file descriptor.
+        fd: i32,
+    } []
+
+    /// `[stop]`
+    Stop {
+        /// The signal that asks a worker to end.
+        signal: StopSignal,
+        /// How long a withdrawn worker may finish what it has.
+        drain: Time,
+        /// How long it may take to end after that.
+        timeout: Time,
+    } []
+
+    /// `[restart]`
+    Restart {
+        /// The first delay of the back-off.
+        min_delay: Time,
+        /// The longest delay.
+        max_delay: Time,
+        /// When a slot is given up.
+        start_limit: StartLimit,
+    } []
+
+    /// `[watchdog]`
+    Watchdog {
+        /// How often a worker's heartbeat is expected.
+        interval: Time,
+    } []
+
+    /// `[reload]`
+    Reload {
+        /// How many slots are relieved at a time.
+        surge: u16,
+    } []
+
+    /// `[log]`
+    Log {
+        /// Where the workers' output goes.
+        mode: LogMode,
+    } []
+}

@@ -1,0 +1,457 @@
+//! The values that can be written in a file or after a flag: each type can only hold what makes sense, says what it
+//! expects otherwise, and reads the same in both places.
+
+use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Why a value is not one, in words that fit after the key's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+fn invalid<T>(text: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid(text.into()))
+}
+
+/// Reads a value from a TOML string by its `FromStr`.
+macro_rules! deserialize_from_str {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+deserialize_from_str!(
+    Time, Address, StopSignal, ReadyWhen, LogMode, Handoff, Balance
+);
+
+/// A duration as people write it: `500ms`, `30s`, `2min`, `1h 30min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl FromStr for Time {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        match humantime::parse_duration(text) {
+            Ok(time) if time <= year => Ok(Self(time)),
+            Ok(_) => invalid(format!("'{text}' is longer than a year")),
+            Err(_) => invalid(format!(
+                "'{text}' is not a duration, expected one like '30s', '500ms' or '2min'"
+            )),
+        }
+    }
+}
+
+/// How many slots there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// This many.
+    Count(u16),
+    /// As many as there are processors, less this many, but at least one.
+    Cpus {
+        /// So many fewer.
+        less: u16,
+    },
+}
+
+impl Workers {
+    const EXPECTED: &'static str = "a number from 1 to 10000, 'cpus' or 'cpus-1'";
+
+    /// Returns the number of slots on a machine with `cpus` usable processors.
+    #[must_use]
+    pub fn count(self, cpus: u16) -> u16 {
+        match self {
+            Self::Count(count) => count,
+            Self::Cpus { less } => cpus.saturating_sub(less).max(1),
+        }
+    }
+}
+
+impl FromStr for Workers {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let less = match text.strip_prefix("cpus") {
+            Some("") => Some(0),
+            Some(rest) => rest.strip_prefix('-').and_then(|n| n.parse().ok()),
+            None => None,
+        };
+        let count = text
+            .parse()
+            .ok()
+            .filter(|n| (1..=crate::core::MAX_SLOTS).contains(n));
+        match (less, count) {
+            (Some(less), _) => Ok(Self::Cpus { less }),
+            (None, Some(count)) => Ok(Self::Count(count)),
+            (None, None) => invalid(format!(
+                "'{text}' is no number of workers, expected {}",
+                Self::EXPECTED
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Workers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Workers::EXPECTED)
+            }
+            fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Workers, E> {
+                n.to_string()
+                    .parse()
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(n), &self))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Workers, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `8080`: this port on all addresses, IPv6 and IPv4.
+    Port(u16),
+    /// `127.0.0.1:8080` or `[::1]:8080`.
+    Tcp(SocketAddr),
+    /// `unix:/run/myapp.sock`
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Returns the address to bind, and whether IPv4 clients are wanted on an IPv6 socket; `None` for unix sockets.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Port(port) => Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))),
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Returns the listener's name in `LISTEN_FDNAMES`: `tcp-8080`, or the file's name of a unix socket.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Port(port) => format!("tcp-{port}"),
+            Self::Tcp(address) => format!("tcp-{}", address.port()),
+            Self::Unix(path) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                // sd_listen_fds_with_names(3): a name has no colon, and is printable.
+                name.chars()
+                    .map(|c| {
+                        if c == ':' || !c.is_ascii_graphic() {
+                            '_'
+                        } else {
+                            c
+                        }
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "{port}"),
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // sockaddr_un(7): 108 bytes with the final zero.
+            return match path {
+                _ if !path.starts_with('/') => invalid(format!("'{text}' has no absolute path")),
+                _ if path.len() > 107 => invalid(format!("'{text}' is longer than 107 bytes")),
+                _ => Ok(Self::Unix(path.into())),
+            };
+        }
+        if let Ok(port) = text.parse() {
+            return Ok(Self::Port(port));
+        }
+        text.parse().map(Self::Tcp).or_else(|_| {
+            invalid(format!(
+                "'{text}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080' or 'unix:/run/myapp.sock'"
+            ))
+        })
+    }
+}
+
+/// A signal by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopSignal(pub nix::sys::signal::Signal);
+
+impl FromStr for StopSignal {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let name = if text.starts_with("SIG") {
+            text.to_owned()
+        } else {
+            format!("SIG{text}")
+        };
+        match name.parse() {
+            Ok(nix::sys::signal::Signal::SIGKILL | nix::sys::signal::Signal::SIGSTOP) => invalid(
+                format!("'{text}' cannot be a stop signal: no program can answer it"),
+            ),
+            Ok(signal) => Ok(Self(signal)),
+            Err(_) => invalid(format!(
+                "'{text}' is no signal, expected one like 'SIGTERM' or 'SIGQUIT'"
+            )),
+        }
+    }
+}
+
+/// What counts as evidence that a worker is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// The first of `notify`, `fd` and `accepting`.
+    Auto,
+    /// It says `READY=1` on its notify socket.
+    Notify,
+    /// It writes a newline to its readiness file descriptor.
+    Fd,
+    /// The kernel shows it waiting on a listener.
+    Accepting,
+    /// It is alive after this long.
+    Alive(Duration),
+}
+
+impl FromStr for ReadyWhen {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(time) = text.strip_prefix("alive:") {
+            return time.parse().map(|Time(time)| Self::Alive(time));
+        }
+        match text {
+            "auto" => Ok(Self::Auto),
+            "notify" => Ok(Self::Notify),
+            "fd" => Ok(Self::Fd),
+            "accepting" => Ok(Self::Accepting),
+            _ => invalid(format!(
+                "'{text}' is no evidence, expected 'auto', 'notify', 'fd', 'accepting' or 'alive:2s'"
+            )),
+        }
+    }
+}
+
+/// Where a worker's output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogMode {
+    /// `stream` under systemd, `prefix` on a terminal, else `inherit`.
+    Auto,
+    /// Through the primary to one journal stream per worker.
+    Stream,
+    /// A journal stream is the worker's own standard output.
+    Direct,
+    /// To the primary's standard output, each line with the worker's name before it.
+    Prefix,
+    /// The primary's own standard output and error, untouched.
+    Inherit,
+}
+
+impl FromStr for LogMode {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "stream" => Ok(Self::Stream),
+            "direct" => Ok(Self::Direct),
+            "prefix" => Ok(Self::Prefix),
+            "inherit" => Ok(Self::Inherit),
+            _ => invalid(format!(
+                "'{text}' is no log mode, expected 'auto', 'stream', 'direct', 'prefix' or 'inherit'"
+            )),
+        }
+    }
+}
+
+/// How a worker gets its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handoff {
+    /// As file descriptors from 3 up, as systemd does it (`LISTEN_FDS`).
+    Fd,
+}
+
+impl FromStr for Handoff {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "fd" => Ok(Self::Fd),
+            _ => invalid(format!("'{text}' is no handoff, expected 'fd'")),
+        }
+    }
+}
+
+/// Who gets a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// All workers wait on the same socket; the kernel wakes one.
+    Shared,
+}
+
+impl FromStr for Balance {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "shared" => Ok(Self::Shared),
+            _ => invalid(format!("'{text}' is no balance, expected 'shared'")),
+        }
+    }
+}
+
+/// So many failures within this time: `5/30s` as a flag, a table in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StartLimit {
+    /// So many failures; 0 for no limit …
+    pub count: u32,
+    /// … within this time.
+    pub within: Time,
+}
+
+impl FromStr for StartLimit {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let parts = text
+            .split_once('/')
+            .and_then(|(count, within)| Some((count.parse().ok()?, within)));
+        let Some((count, within)) = parts else {
+            return invalid(format!(
+                "'{text}' is no start limit, expected one like '5/30s'"
+            ));
+        };
+        Ok(Self {
+            count,
+            within: within.parse()?,
+        })
+    }
+}
+
+/// A variable and its value: `KEY=VALUE` as a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable(pub String, pub String);
+
+impl FromStr for Variable {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.split_once('=') {
+            Some((name, value)) if is_variable_name(name) => {
+                Ok(Self(name.to_owned(), value.to_owned()))
+            }
+            _ => invalid(format!("'{text}' is no variable, expected KEY=VALUE")),
+        }
+    }
+}
+
+/// Whether a name can be that of an environment variable (`environ(7)`).
+#[must_use]
+pub fn is_variable_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says<T: FromStr<Err = Invalid> + fmt::Debug>(text: &str) -> String {
+        text.parse::<T>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn addresses_are_ports_sockets_or_paths() {
+        assert_eq!("8080".parse(), Ok(Address::Port(8080)));
+        assert_eq!(
+            "[::1]:80".parse(),
+            Ok(Address::Tcp("[::1]:80".parse().unwrap()))
+        );
+        assert_eq!(
+            "unix:/run/a:b.sock".parse::<Address>().unwrap().name(),
+            "a_b.sock"
+        );
+        assert_eq!(
+            says::<Address>("unix:a.sock"),
+            "'unix:a.sock' has no absolute path"
+        );
+        for wrong in ["localhost:80", "65536", "", ":80", "1.2.3.4"] {
+            assert_eq!(
+                says::<Address>(wrong),
+                format!(
+                    "'{wrong}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080' or 'unix:/run/myapp.sock'"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn workers_are_counted_or_follow_the_processors() {
+        assert_eq!("cpus-1".parse::<Workers>().unwrap().count(4), 3);
+        assert_eq!("cpus-9".parse::<Workers>().unwrap().count(4), 1);
+        assert_eq!("cpus".parse::<Workers>().unwrap().count(4), 4);
+        assert_eq!(
+            says::<Workers>("0"),
+            "'0' is no number of workers, expected a number from 1 to 10000, 'cpus' or 'cpus-1'"
+        );
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!("1h 30min".parse(), Ok(Time(Duration::from_secs(5400))));
+        assert_eq!(
+            says::<Time>("30"),
+            "'30' is not a duration, expected one like '30s', '500ms' or '2min'"
+        );
+        assert_eq!(
+            says::<Time>("9000weeks"),
+            "'9000weeks' is longer than a year"
+        );
+    }
+
+    #[test]
+    fn a_stop_signal_is_one_that_can_be_answered() {
+        assert_eq!(
+            "QUIT".parse(),
+            Ok(StopSignal(nix::sys::signal::Signal::SIGQUIT))
+        );
+        assert_eq!(
+            says::<StopSignal>("SIGKILL"),
+            "'SIGKILL' cannot be a stop signal: no program can answer it"
+        );
+        assert_eq!(
+            says::<StopSignal>("TERMX"),
+            "'TERMX' is no signal, expected one like 'SIGTERM' or 'SIGQUIT'"
+        );
+    }
+}

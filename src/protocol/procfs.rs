@@ -1,0 +1,128 @@
+//! What procfs shows of a worker that waits on a listener (`proc(5)`: fdinfo, syscall, task/children).
+
+use std::collections::BTreeSet;
+
+/// Returns the inodes that an epoll set watches: the `ino:` of its `tfd:` lines in `/proc/PID/fdinfo/N`.
+#[must_use]
+pub fn epoll_inodes(fdinfo: &str) -> BTreeSet<u64> {
+    fdinfo
+        .lines()
+        .filter(|line| line.starts_with("tfd:"))
+        .filter_map(inode_of_tfd)
+        .collect()
+}
+
+fn inode_of_tfd(line: &str) -> Option<u64> {
+    let after = line.split("ino:").nth(1)?;
+    u64::from_str_radix(after.split_ascii_whitespace().next()?, 16).ok()
+}
+
+/// Returns the inode behind a link like `socket:[12345]` in `/proc/PID/fd`.
+#[must_use]
+pub fn socket_inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
+}
+
+/// Returns the pids in `/proc/PID/task/TID/children`.
+#[must_use]
+pub fn children(text: &str) -> Vec<i32> {
+    text.split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// A thread that is blocked in a system call: `/proc/PID/task/TID/syscall`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The system call's number on this architecture.
+    pub number: i64,
+    /// Its arguments, as raw registers.
+    pub arguments: [u64; 6],
+}
+
+/// Returns the system call that a thread is blocked in; `None` if it is running, or in none.
+#[must_use]
+pub fn blocked(text: &str) -> Option<Blocked> {
+    let mut words = text.split_ascii_whitespace();
+    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+    }
+    Some(Blocked { number, arguments })
+}
+
+/// Returns the file descriptors in an array of `struct pollfd` that wait for input (`poll(2)`).
+#[must_use]
+pub fn poll_set(memory: &[u8]) -> Vec<i32> {
+    let (entries, _) = memory.as_chunks::<8>();
+    let waits = |e: &&[u8; 8]| i16::from_ne_bytes([e[4], e[5]]) & 0x1 != 0;
+    let fd = |e: &[u8; 8]| i32::from_ne_bytes([e[0], e[1], e[2], e[3]]);
+    entries
+        .iter()
+        .filter(waits)
+        .map(fd)
+        .filter(|fd| *fd >= 0)
+        .collect()
+}
+
+/// Returns the file descriptors in an `fd_set` (`select(2)`): bit `n` of the little-endian bytes is descriptor `n`.
+#[must_use]
+pub fn select_set(memory: &[u8]) -> Vec<i32> {
+    let bits = memory.iter().enumerate().flat_map(|(at, byte)| {
+        (0..8)
+            .filter(move |bit| byte & (1 << bit) != 0)
+            .map(move |bit| at * 8 + bit)
+    });
+    bits.filter_map(|fd| i32::try_from(fd).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoll_set_names_the_inodes_that_it_watches() {
+        let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t1041\n\
+            tfd:        3 events:       19 data:                3  pos:0 ino:14ad2 sdev:8\n\
+            tfd:        9 events: 80000001 data: ffffffffffffffff  pos:0 ino:411 sdev:f\n";
+        assert_eq!(epoll_inodes(fdinfo), BTreeSet::from([0x14ad2, 0x411]));
+        assert_eq!(
+            epoll_inodes("tfd: 1 ino:zz\ntfd:\ntfd: ino:"),
+            BTreeSet::new()
+        );
+    }
+
+    #[test]
+    fn a_blocked_thread_shows_its_call_and_arguments() {
+        let line = "7 0x7ffd1 0x1 0xffffffff 0x0 0x0 0x0 0x7ffd0 0x7f1\n";
+        let call = blocked(line).unwrap();
+        assert_eq!(
+            (call.number, call.arguments[0], call.arguments[2]),
+            (7, 0x7ffd1, 0xffff_ffff)
+        );
+        assert_eq!(blocked("running\n"), None);
+        assert_eq!(blocked("-1 0x7ffd0 0x7f1\n"), None);
+        assert_eq!(blocked("7 0x1"), None);
+    }
+
+    #[test]
+    fn poll_and_select_sets_are_read_from_memory() {
+        let mut memory = vec![3, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0];
+        memory.extend([0xff; 4]);
+        memory.extend([1, 0, 0, 0]);
+        assert_eq!(poll_set(&memory), [3]);
+        assert_eq!(select_set(&[0b0000_1000, 0b1]), [3, 8]);
+    }
+
+    #[test]
+    fn links_and_children_are_read() {
+        assert_eq!(socket_inode("socket:[85714]"), Some(85714));
+        assert_eq!(socket_inode("pipe:[85714]"), None);
+        assert_eq!(children("12 345 \n"), [12, 345]);
+        assert_eq!(children(""), Vec::<i32>::new());
+    }
+}
