@@ -2,3 +2,5 @@
 pub mod config;
 pub mod core;
 pub mod protocol;
+#[expect(unsafe_code, reason = "the only module that makes raw system calls")]
+pub mod sys;

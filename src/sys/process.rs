@@ -1,0 +1,98 @@
+//! Processes: reaping, signalling, limits.
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io;
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this exit status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+/// Reaps one child that has ended, if there is one.
+///
+/// nix's `waitpid` refuses the real-time signals (its `Signal` has no names for them), so this is `waitpid(2)` itself.
+#[must_use]
+pub fn reap() -> Option<(Pid, End)> {
+    let mut status = 0;
+    // SAFETY: writes the status to a valid place.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let end = if libc::WIFSIGNALED(status) {
+        End::Signaled(libc::WTERMSIG(status))
+    } else {
+        End::Exited(libc::WEXITSTATUS(status))
+    };
+    Some((Pid::from_raw(pid), end))
+}
+
+/// Makes orphaned descendants our children, so that what a worker leaves behind is reaped here and its end is an
+/// event (`PR_SET_CHILD_SUBREAPER` in `prctl(2)`). Pid 1 of a container is that anyway.
+///
+/// # Errors
+/// Never on Linux 3.4 and later.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Sends a signal to a child that is not reaped yet, so that its pid cannot mean another process.
+pub fn signal(child: Pid, signal: Signal) {
+    // ESRCH: it has just ended; its end is on its way to us.
+    let _ = kill(child, signal);
+}
+
+/// Sends a signal to every process of the session that `leader` began, whether or not the leader still lives.
+pub fn signal_group(leader: Pid, signal: Signal) {
+    let _ = kill(Pid::from_raw(-leader.as_raw()), signal);
+}
+
+/// Whether any process of that group is left, zombies included. While one is, its number is not used again.
+#[must_use]
+pub fn group_exists(leader: Pid) -> bool {
+    kill(Pid::from_raw(-leader.as_raw()), None) != Err(Errno::ESRCH)
+}
+
+/// Raises the soft limit of open files to the hard one and returns what it was, soft and hard: the primary holds a
+/// handful of descriptors for each worker, and systemd's soft limit is 1024 for the sake of select(2).
+///
+/// # Errors
+/// As getrlimit(2) and setrlimit(2).
+pub fn raise_open_files() -> io::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok((soft, hard))
+}
+
+/// Whether an error of fork, pipe or socket says that the machine lacks something just now.
+#[must_use]
+pub fn is_transient(error: &io::Error) -> bool {
+    let lacks = [
+        Errno::EAGAIN,
+        Errno::ENOMEM,
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOBUFS,
+        Errno::ENOSPC,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|raw| lacks.contains(&Errno::from_raw(raw)))
+}
+
+/// Returns the nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`), the clock of `MONOTONIC_USEC=`.
+#[must_use]
+pub fn monotonic_nanos() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| {
+        let secs = u64::try_from(now.tv_sec()).unwrap_or(0);
+        secs * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
+    })
+}

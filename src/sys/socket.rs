@@ -1,0 +1,237 @@
+//! Sockets: listening, and receiving a datagram with its sender's credentials.
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage,
+    UnixAddr, bind, connect, getsockname, listen, recvmsg, setsockopt, socket, sockopt,
+};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// As many connections as the kernel lets wait: listen(2) clamps it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Returns a listening TCP socket. `dual` wants IPv4 clients on an IPv6 address too; a machine without IPv6 gets the
+/// IPv4 address instead.
+///
+/// # Errors
+/// As socket(2), bind(2) and listen(2).
+pub fn listen_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
+    match open_tcp(address, dual) {
+        Err(e) if dual && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => open_tcp(
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()),
+            false,
+        ),
+        result => result,
+    }
+}
+
+fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &!dual)?;
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
+/// Returns a listening unix stream socket. A file that a dead process left behind is replaced; one that somebody
+/// listens on is not.
+///
+/// # Errors
+/// As socket(2), bind(2) and listen(2); `EADDRINUSE` when somebody listens there.
+pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    let stream = || {
+        socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+    };
+    let fd = stream()?;
+    let mut bound = bind(fd.as_raw_fd(), &address);
+    if bound == Err(Errno::EADDRINUSE)
+        && connect(stream()?.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
+    {
+        std::fs::remove_file(path)?;
+        bound = bind(fd.as_raw_fd(), &address);
+    }
+    bound?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
+/// Whether a socket can be a listener: a stream socket that listens (`SO_ACCEPTCONN` in `socket(7)`), or a bound
+/// datagram socket.
+///
+/// # Errors
+/// `ENOTSOCK` and the like.
+pub fn is_listening(fd: impl AsFd) -> io::Result<bool> {
+    let fd = fd.as_fd();
+    match nix::sys::socket::getsockopt(&fd, sockopt::SockType)? {
+        SockType::Datagram => Ok(true),
+        SockType::Stream | SockType::SeqPacket | SockType::Raw | SockType::Rdm | _ => {
+            Ok(nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn)?)
+        }
+    }
+}
+
+/// Returns a socket's own address as people write it.
+#[must_use]
+pub fn local_address(fd: impl AsFd) -> String {
+    match getsockname::<SockaddrStorage>(fd.as_fd().as_raw_fd()) {
+        Ok(address) => address.to_string(),
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// Returns the inode by which procfs knows the socket.
+///
+/// # Errors
+/// As fstat(2).
+pub fn inode(fd: impl AsFd) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(fd)?.st_ino)
+}
+
+/// Sets or clears `O_NONBLOCK` where it is otherwise. The flag belongs to the socket, not to the process: every
+/// holder sees it change (`fcntl(2)`, open file description).
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    if flags.contains(OFlag::O_NONBLOCK) != nonblocking {
+        let mut flags = flags;
+        flags.set(OFlag::O_NONBLOCK, nonblocking);
+        fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags))?;
+    }
+    Ok(())
+}
+
+/// Lets a datagram socket be told who sent what (`SO_PASSCRED` in `unix(7)`).
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn pass_credentials(socket: &UnixDatagram) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::PassCred, &true)?)
+}
+
+/// A datagram and its sender.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// How many bytes of the buffer it fills.
+    pub length: usize,
+    /// It was longer than the buffer.
+    pub truncated: bool,
+    /// The sender's user, if the kernel told it.
+    pub uid: Option<u32>,
+}
+
+/// Receives one datagram without waiting. File descriptors that came with it are closed at once: `BARRIER=1` of
+/// `sd_notify_barrier(3)` waits for just that.
+///
+/// # Errors
+/// `WouldBlock` when there is none, else as recvmsg(2).
+pub fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Datagram> {
+    let mut control = nix::cmsg_space!(libc::ucred, [std::os::fd::RawFd; 16]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut uid = None;
+    // Where the control buffer is too small the kernel has closed what did not fit.
+    for part in message.cmsgs().into_iter().flatten() {
+        match part {
+            ControlMessageOwned::ScmRights(fds) => {
+                for fd in fds {
+                    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+            ControlMessageOwned::ScmCredentials(credentials) => uid = Some(credentials.uid()),
+            _ => {}
+        }
+    }
+    Ok(Datagram {
+        length: message.bytes,
+        truncated: message.flags.contains(MsgFlags::MSG_TRUNC),
+        uid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::IoSlice;
+
+    #[test]
+    fn descriptors_in_a_datagram_are_closed_and_the_sender_is_known() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        pass_credentials(&ours).unwrap();
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let fds = [write.as_raw_fd()];
+        let rights = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        let text = [IoSlice::new(b"BARRIER=1")];
+        nix::sys::socket::sendmsg::<()>(
+            theirs.as_raw_fd(),
+            &text,
+            &rights,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        drop(write);
+        let mut buffer = [0; 4];
+        let datagram = receive(&ours, &mut buffer).unwrap();
+        let uid = Some(nix::unistd::getuid().as_raw());
+        assert_eq!(
+            datagram,
+            Datagram {
+                length: 4,
+                truncated: true,
+                uid
+            }
+        );
+        // The write end is gone: reading ends at once.
+        assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
+        assert_eq!(
+            receive(&ours, &mut buffer).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        drop(listen_unix(&path).unwrap());
+        let fd = listen_unix(&path).unwrap();
+        assert!(is_listening(&fd).unwrap());
+        assert_eq!(
+            listen_unix(&path).unwrap_err().raw_os_error(),
+            Some(libc::EADDRINUSE)
+        );
+    }
+
+    #[test]
+    fn a_port_listens_for_both_families() {
+        let fd = listen_tcp("[::]:0".parse().unwrap(), true).unwrap();
+        set_nonblocking(&fd, true).unwrap();
+        let first = std::net::TcpListener::from(fd);
+        let port = first.local_addr().unwrap().port();
+        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), false);
+        assert_eq!(listener.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+    }
+}
