@@ -683,6 +683,24 @@ impl Supervisor {
 
     // Questions.
 
+    /// Whether a rollout is under way.
+    #[must_use]
+    pub fn is_rolling(&self) -> bool {
+        self.rollout.is_some()
+    }
+
+    /// Returns when the next step of a start, rollout or stop that goes well will have succeeded or failed; `None` when
+    /// nothing is under way, or when a start has failed already and nobody should be asked to wait for it.
+    #[must_use]
+    pub fn patience(&self) -> Option<Time> {
+        let first_try = self.records.values().all(|record| record.backoff.failures() == 0);
+        let under_way = match (self.goal.stopping, &self.rollout) {
+            (Some(_), _) | (None, Some(_)) => true,
+            (None, None) => !self.started && first_try,
+        };
+        self.poll_timeout().filter(|_| under_way)
+    }
+
     /// Returns the state of a worker that is not gone.
     #[must_use]
     pub fn state(&self, worker: WorkerId) -> Option<State> {

@@ -145,11 +145,11 @@ pub struct Datagram {
 ///
 /// # Errors
 /// `WouldBlock` when there is none, else as recvmsg(2).
-pub fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Datagram> {
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let mut control = nix::cmsg_space!(libc::ucred, [std::os::fd::RawFd; 16]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut control), flags)?;
     let mut uid = None;
     // Where the control buffer is too small the kernel has closed what did not fit.
     for part in message.cmsgs().into_iter().flatten() {

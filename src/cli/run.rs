@@ -1,0 +1,214 @@
+//! `dogwatch run` and `dogwatch demo`: flags to settings, the name of the app, and how it ended.
+
+use crate::config::typed::{Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
+use crate::config::values::{
+    Address, Balance, Handoff, LogMode, ReadyWhen, StartLimit, StopSignal, Time, Variable, Workers,
+};
+use crate::core::Outcome;
+use crate::primary::{self, Refusal, Source, refuse_name};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Every key of the file is also a flag, and wins over the file.
+#[derive(Debug, clap::Args)]
+pub struct RunArguments {
+    /// Read settings from this file, again at each reload
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What the app is called [default: the file's name, the unit's name, or the program's]
+    #[arg(long, value_name = "APP")]
+    name: Option<String>,
+    /// Where to listen when systemd passes no socket: PORT, ADDR:PORT, [V6]:PORT or unix:PATH (can be repeated)
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<Address>,
+    /// How many workers: a number, 'cpus' or 'cpus-1' [default: 1]
+    #[arg(short = 'n', long, value_name = "N")]
+    workers: Option<Workers>,
+    /// Where workers run; a symlink is resolved at each reload
+    #[arg(long, value_name = "DIR")]
+    working_directory: Option<PathBuf>,
+    /// A variable for the workers (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    env: Vec<Variable>,
+    /// A file of variables, read at each spawn (can be repeated)
+    #[arg(long = "environment-file", value_name = "FILE")]
+    environment_files: Vec<PathBuf>,
+    /// For programs whose accept call must block
+    #[arg(long)]
+    blocking: bool,
+    /// How a worker gets its sockets: fd [default: fd]
+    #[arg(long, value_name = "HOW")]
+    handoff: Option<Handoff>,
+    /// Who gets a new connection: shared [default: shared]
+    #[arg(long, value_name = "HOW")]
+    balance: Option<Balance>,
+    /// What shows that a worker is ready: auto, notify, accepting, fd or alive:2s [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    ready: Option<ReadyWhen>,
+    /// A worker that is not ready after this long has failed [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    ready_timeout: Option<Time>,
+    /// How long a worker must live after it was ready before the incumbent goes [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    settle: Option<Time>,
+    /// Say READY=1 when this many workers are ready [default: all]
+    #[arg(long, value_name = "N")]
+    ready_min: Option<u16>,
+    /// The number of the readiness file descriptor [default: the first after the sockets]
+    #[arg(long, value_name = "FD")]
+    ready_fd: Option<i32>,
+    /// The signal that asks a worker to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<StopSignal>,
+    /// How long a worker may finish what it has [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    drain: Option<Time>,
+    /// How long it may take to end after that before it is killed [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    stop_timeout: Option<Time>,
+    /// The first delay between starts of a slot that fails again and again [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    min_delay: Option<Time>,
+    /// The longest delay [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    max_delay: Option<Time>,
+    /// Give a slot up after so many failures within this time; 0 for never [default: 5/30s]
+    #[arg(long, value_name = "N/TIME")]
+    start_limit: Option<StartLimit>,
+    /// End a worker that gives no heartbeat for this long [default: none is expected]
+    #[arg(long, value_name = "TIME")]
+    watchdog: Option<Time>,
+    /// How many slots a reload relieves at a time [default: 1]
+    #[arg(long, value_name = "N")]
+    surge: Option<u16>,
+    /// Where the workers' output goes: auto, stream, direct, prefix or inherit [default: auto]
+    #[arg(long, value_name = "MODE")]
+    log: Option<LogMode>,
+    /// The program and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl RunArguments {
+    /// Returns these flags as settings; a flag that was not given is silent.
+    fn typed(self) -> Typed {
+        let some = |list: Vec<_>| (!list.is_empty()).then_some(list);
+        Typed {
+            command: some(self.command),
+            workers: self.workers,
+            listen: (!self.listen.is_empty()).then_some(self.listen),
+            working_directory: self.working_directory,
+            env: (!self.env.is_empty()).then(|| self.env.into_iter().map(|Variable(k, v)| (k, v)).collect()),
+            environment_files: (!self.environment_files.is_empty()).then_some(self.environment_files),
+            blocking: self.blocking.then_some(true),
+            handoff: self.handoff,
+            balance: self.balance,
+            ready: Ready {
+                when: self.ready,
+                timeout: self.ready_timeout,
+                settle: self.settle,
+                min: self.ready_min,
+                fd: self.ready_fd,
+            },
+            stop: Stop { signal: self.stop_signal, drain: self.drain, timeout: self.stop_timeout },
+            restart: Restart {
+                min_delay: self.min_delay,
+                max_delay: self.max_delay,
+                start_limit: self.start_limit,
+            },
+            watchdog: Watchdog { interval: self.watchdog },
+            reload: Reload { surge: self.surge },
+            log: Log { mode: self.log },
+        }
+    }
+
+    /// `--name`, else the file's stem, else the unit's name, else the program's.
+    fn name(&self) -> String {
+        let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        self.name
+            .clone()
+            .or_else(|| self.config.as_ref().and_then(stem))
+            .or_else(unit)
+            .or_else(|| self.command.first().and_then(|program| stem(&PathBuf::from(program))))
+            .unwrap_or_else(|| "app".to_owned())
+    }
+}
+
+/// The name of the systemd unit that we run in, without `.service`: the last part of our cgroup (`cgroups(7)`) that
+/// is one. Only asked when systemd started us.
+fn unit() -> Option<String> {
+    std::env::var_os("INVOCATION_ID").filter(|_| libsystemd::daemon::booted())?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let units = path.rsplit('/').filter_map(|part| part.strip_suffix(".service"));
+    units.map(str::to_owned).find(|name| !name.starts_with("user@"))
+}
+
+/// Runs an app.
+pub(super) fn run(arguments: RunArguments) -> ExitCode {
+    let name = arguments.name();
+    if let Some(message) = refuse_name(&name) {
+        return refuse(&Refusal { message, hint: Some("name the app with '--name'".to_owned()) });
+    }
+    let source = Source { config: arguments.config.clone(), flags: arguments.typed() };
+    finish(primary::run(&name, source))
+}
+
+/// Runs the built-in workers, and says what to try.
+pub(super) fn demo(listen: Address, workers: Workers) -> ExitCode {
+    let Ok(program) = std::env::current_exe() else {
+        return refuse(&Refusal { message: "cannot find my own program".to_owned(), hint: None });
+    };
+    let url = match listen.tcp() {
+        Some(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+        Some(address) => format!("http://{address}"),
+        None => "--unix-socket PATH http://localhost".to_owned(),
+    };
+    explain(&url);
+    let flags = Typed {
+        command: Some(vec![program.to_string_lossy().into_owned(), "demo-worker".to_owned()]),
+        listen: Some(vec![listen]),
+        workers: Some(workers),
+        ..Typed::default()
+    };
+    finish(primary::run("demo", Source { config: None, flags }))
+}
+
+#[expect(clippy::print_stderr, reason = "this is what the verb is for")]
+fn explain(url: &str) {
+    let pid = std::process::id();
+    eprint!(
+        "\
+Four workers that answer HTTP, relieved one at a time. In another terminal, keep this running:
+
+    while curl -sS {url}/; do sleep 0.1; done
+
+and see that it never fails while you
+
+    kill -HUP {pid}                  reload: relieve all workers, one by one
+    kill -9 $(curl -s {url}/pid)     crash one: its slot is served again at once
+    kill -TTIN {pid}                 one worker more (TTOU: one fewer)
+    curl {url}/slow?ms=5000 &        a slow request, which a reload waits for
+
+Ctrl-C stops.
+
+"
+    );
+}
+
+fn finish(ended: Result<Outcome, Refusal>) -> ExitCode {
+    match ended {
+        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one line that says why")]
+fn refuse(refusal: &Refusal) -> ExitCode {
+    eprintln!("dogwatch: {refusal}");
+    if let Some(hint) = &refusal.hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(2)
+}

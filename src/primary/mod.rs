@@ -1,0 +1,336 @@
+//! The shell around the core: the only place that knows core and sys. One thread, one loop: wait for something to
+//! happen, tell the core, do what it asks, tell systemd.
+//!
+//! Nothing here decides about workers, and nothing here waits for one of them.
+
+mod clock;
+mod listeners;
+mod log;
+mod notify;
+mod output;
+mod perform;
+mod ready;
+mod runtime_dir;
+mod source;
+mod systemd;
+mod worker;
+
+pub use source::Source;
+
+use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, WorkerId};
+use listeners::Listeners;
+use log::{Level, Log};
+use source::Launch;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use systemd::Manager;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use worker::Process;
+
+/// Why the primary did not start: one line, and at most one hint.
+pub type Refusal = crate::config::Error;
+
+/// What does not change while the primary lives.
+#[derive(Debug)]
+struct App {
+    name: String,
+    /// Where its sockets are.
+    folder: PathBuf,
+    /// The limit of open files that workers get back, soft and hard.
+    open_files: Option<(u64, u64)>,
+    /// Standard error is the journal.
+    in_journal: bool,
+    /// Standard output is a terminal.
+    on_terminal: bool,
+    colour: bool,
+}
+
+impl App {
+    /// The name of a slot's output.
+    fn identifier(&self, slot: Slot) -> String {
+        format!("{}/{slot}", self.name)
+    }
+
+    /// What stands before a slot's lines on a terminal.
+    fn prefix(&self, slot: Slot) -> String {
+        let name = self.identifier(slot);
+        if self.colour {
+            // Six colours that can be told apart on dark and light, in turn.
+            format!("\x1b[{}m{name} |\x1b[0m ", 31 + (slot.0 + 1) % 6)
+        } else {
+            format!("{name} | ")
+        }
+    }
+}
+
+/// What reaches the loop from the tasks that listen.
+#[derive(Debug)]
+enum News {
+    /// The core is to know.
+    Event(Event),
+    /// A worker's `STATUS=`.
+    Says { worker: WorkerId, text: String },
+    /// So many datagrams of a worker made no sense.
+    Garbage { worker: WorkerId, garbage: u64 },
+}
+
+/// News wait here when the loop is busy; a worker that says more waits too.
+const NEWS_WAITING: usize = 256;
+
+struct Primary {
+    app: App,
+    log: Log,
+    manager: Manager,
+    source: Source,
+    core: Supervisor,
+    launches: BTreeMap<Generation, Launch>,
+    listeners: Listeners,
+    workers: BTreeMap<WorkerId, Process>,
+    /// What performing an action led to; handled before anything new.
+    pending: VecDeque<Event>,
+    news: mpsc::Sender<News>,
+    asked_to_stop: bool,
+    outcome: Option<Outcome>,
+}
+
+/// Runs an app until it is stopped, and returns how that ended.
+///
+/// # Errors
+/// When it cannot be started as configured.
+pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
+    // Before anything else: a signal must find its handler, and READY=1 must mean that SIGHUP reloads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| refusal(format!("cannot begin: {e}")))?;
+    runtime.block_on(async {
+        let mut signals = Signals::catch().map_err(|e| refusal(format!("cannot catch signals: {e}")))?;
+        let (primary, mut news) = Primary::start(name, source)?;
+        Ok(primary.run(&mut signals, &mut news).await)
+    })
+}
+
+fn refusal(message: String) -> Refusal {
+    Refusal { message, hint: None }
+}
+
+impl Primary {
+    fn start(name: &str, source: Source) -> Result<(Self, mpsc::Receiver<News>), Refusal> {
+        let launch = source.load()?;
+        let listeners = Listeners::obtain(&launch.settings.listen, launch.settings.blocking).map_err(|message| {
+            let hint = message.starts_with("no listener").then(|| {
+                format!("name an address with '-l 8080' or 'listen = [\"8080\"]', or start '{name}.socket'")
+            });
+            Refusal { message, hint }
+        })?;
+        check_ready_fd(&launch, &listeners)?;
+        let folder = runtime_dir::prepare(name).map_err(|e| {
+            refusal(format!("cannot use runtime directory '{}': {e}", runtime_dir::choose(name).display()))
+        })?;
+        let in_journal = libsystemd::logging::connected_to_journal();
+        let log = Log::new(name, in_journal);
+        if let Err(e) = crate::sys::process::become_subreaper() {
+            log.say(Level::Warning, &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"));
+        }
+        let open_files = crate::sys::process::raise_open_files();
+        if let Err(e) = &open_files {
+            log.say(Level::Warning, &format!("cannot raise the limit of open files: {e}; going on with what it is"));
+        }
+        let on_terminal = io::stdout().is_terminal();
+        let app = App {
+            name: name.to_owned(),
+            folder,
+            open_files: open_files.ok(),
+            in_journal,
+            on_terminal,
+            colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
+        };
+        let how = if listeners.adopted { "adopted" } else { "listening on" };
+        log.say(Level::Info, &format!("{how} {}", listeners.describe()));
+        let (sender, receiver) = mpsc::channel(NEWS_WAITING);
+        let settings = &launch.settings;
+        let now = clock::now();
+        let core = Supervisor::new(settings.policy.clone(), settings.workers, now.as_nanos(), now);
+        let primary = Self {
+            app,
+            log,
+            manager: Manager::default(),
+            source,
+            core,
+            launches: BTreeMap::from([(Generation(1), launch)]),
+            listeners,
+            workers: BTreeMap::new(),
+            pending: VecDeque::new(),
+            news: sender,
+            asked_to_stop: false,
+            outcome: None,
+        };
+        Ok((primary, receiver))
+    }
+
+    async fn run(mut self, signals: &mut Signals, news: &mut mpsc::Receiver<News>) -> Outcome {
+        let mut watchdog = systemd::heartbeat_interval().map(|interval| {
+            let mut timer = tokio::time::interval(interval);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            timer
+        });
+        self.settle();
+        loop {
+            if let Some(outcome) = self.outcome {
+                self.listeners.remove_own_files();
+                return outcome;
+            }
+            // In this order: whatever else goes on, systemd learns that we live.
+            tokio::select! {
+                biased;
+                () = tick(&mut watchdog) => self.manager.heartbeat(),
+                asked = signals.next() => self.on_signal(asked),
+                Some(news) = news.recv() => self.on_news(news),
+                () = clock::sleep_until(self.core.poll_timeout()) => self.handle(Event::Tick),
+            }
+        }
+    }
+
+    fn on_signal(&mut self, asked: Asked) {
+        match asked {
+            Asked::Reap => self.reap(),
+            Asked::Stop if self.asked_to_stop => self.handle(Event::Hurry),
+            Asked::Stop => {
+                self.asked_to_stop = true;
+                self.handle(Event::Stop);
+            }
+            Asked::Reload => self.reload(),
+            Asked::More => self.handle(Event::Scale(Scale::By(1))),
+            Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Event(event) => self.handle(event),
+            News::Says { worker, text } => {
+                self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
+            }
+            News::Garbage { worker, garbage } => {
+                let text = format!("worker {worker} sent {garbage} datagrams that are no notifications; ignoring them");
+                self.log.say(Level::Warning, &text);
+            }
+        }
+    }
+
+    /// Reads everything again and asks for a rollout; what is wrong is said and changes nothing.
+    fn reload(&mut self) {
+        self.manager.reloading();
+        let loaded = self.source.load().and_then(|launch| {
+            check_ready_fd(&launch, &self.listeners)?;
+            Ok(launch)
+        });
+        let launch = match loaded {
+            Ok(launch) => launch,
+            Err(error) => {
+                let text = format!("reload refused: {error}; everything goes on as it was");
+                self.log.entry(Level::Error, Some(log::REFUSED), &text, &[]);
+                if let Some(hint) = &error.hint {
+                    self.log.say(Level::Notice, &format!("hint: {hint}"));
+                }
+                self.manager.status(format!("reload refused: {error}"));
+                if !self.core.is_rolling() {
+                    self.manager.reloaded();
+                }
+                return;
+            }
+        };
+        let generation = self.core.next_generation();
+        let before = self.launches.last_key_value().map(|(_, launch)| &launch.settings);
+        if !self.listeners.adopted && before.is_some_and(|b| b.listen != launch.settings.listen) {
+            let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
+            self.log.say(Level::Warning, text);
+        }
+        // A number of slots that was changed by hand holds until the file says another one.
+        let slots = Some(launch.settings.workers).filter(|n| before.is_none_or(|b| b.workers != *n));
+        let policy = launch.settings.policy.clone();
+        self.launches.insert(generation, launch);
+        self.handle(Event::Reload { policy, slots });
+    }
+}
+
+fn check_ready_fd(launch: &Launch, listeners: &Listeners) -> Result<(), Refusal> {
+    let first_free = 3 + listeners.all.len();
+    match launch.settings.ready_fd {
+        Some(fd) if usize::try_from(fd).is_ok_and(|fd| fd < first_free) => Err(refusal(format!(
+            "'ready.fd': {fd} is taken by a listener, expected a number from {first_free} up"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+async fn tick(timer: &mut Option<tokio::time::Interval>) {
+    match timer {
+        Some(timer) => {
+            timer.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What a signal asks.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Reap,
+    Stop,
+    Reload,
+    More,
+    Fewer,
+}
+
+/// The signals that mean something. They are caught by handlers, not blocked: a blocked mask would reach the workers.
+struct Signals {
+    child: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    more: Signal,
+    fewer: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let number = |signal: nix::sys::signal::Signal| SignalKind::from_raw(signal as i32);
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            more: signal(number(nix::sys::signal::Signal::SIGTTIN))?,
+            fewer: signal(number(nix::sys::signal::Signal::SIGTTOU))?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            biased;
+            _ = self.child.recv() => Asked::Reap,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.more.recv() => Asked::More,
+            _ = self.fewer.recv() => Asked::Fewer,
+        }
+    }
+}
+
+/// How long a name may be: it is part of paths of sockets, which hold 107 bytes.
+const MAX_NAME: usize = 40;
+
+/// Returns why `name` cannot be an app's name; `None` if it can.
+#[must_use]
+pub fn refuse_name(name: &str) -> Option<String> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(valid) {
+        return Some(format!(
+            "'{name}' cannot be the name of an app, expected letters, digits, '-', '_', '.' and '@', at most {MAX_NAME}"
+        ));
+    }
+    None
+}
+

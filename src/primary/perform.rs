@@ -1,0 +1,153 @@
+//! Doing what the core asks, and telling it what came of it. A failure comes back as an event, never as `?`.
+
+use super::worker::{self, Identity};
+use super::{Primary, clock};
+use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
+use crate::config::values::ReadyWhen;
+use crate::sys::process::{self, End};
+use super::log::Level;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+impl Primary {
+    /// Tells the core what happened and does what it asks, until nothing is left to do.
+    pub(super) fn handle(&mut self, event: Event) {
+        self.core.handle(event, clock::now());
+        self.settle();
+    }
+
+    /// Does what is queued, then tells systemd where things stand.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.core.poll_action() {
+                self.perform(action);
+            }
+            match self.pending.pop_front() {
+                Some(event) => self.core.handle(event, clock::now()),
+                None => break,
+            }
+        }
+        self.manager.status(self.core.status());
+        self.manager.extend(self.core.patience(), clock::now());
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation } => self.spawn(Identity { worker, slot, generation }),
+            // On a shared listener a worker admits itself by waiting on it.
+            Action::Admit(worker) => {
+                if let Some(process) = self.workers.get_mut(&worker) {
+                    process.is_running();
+                }
+            }
+            // And cannot be withdrawn: the stop signal is what tells it to drain.
+            Action::Withdraw(worker) => self.pending.push_back(Event::Drained(worker)),
+            Action::Terminate { worker, why } => self.terminate(worker, why),
+            Action::Kill(worker) => {
+                if let Some(process) = self.workers.get(&worker) {
+                    process.kill();
+                }
+            }
+            Action::Forget(generation) => drop(self.launches.remove(&generation)),
+            Action::Report(report) => self.report(&report),
+            Action::Exit(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    fn spawn(&mut self, who: Identity) {
+        let Some(launch) = self.launches.get(&who.generation) else {
+            unreachable!("the core forgets a generation only when nobody can start from it")
+        };
+        match worker::start(&self.app, who, launch, &self.listeners, &self.news) {
+            Ok(process) => drop(self.workers.insert(who.worker, process)),
+            Err(error) => self.pending.push_back(Event::SpawnFailed {
+                worker: who.worker,
+                reason: error.reason,
+                transient: error.is_transient,
+            }),
+        }
+    }
+
+    fn terminate(&mut self, worker: WorkerId, why: Why) {
+        let Some(process) = self.workers.get(&worker) else { return };
+        let stop = self.launches.get(&process.generation).map_or(Signal::SIGTERM, |l| l.settings.stop_signal.0);
+        match why {
+            _ if process.is_left => process::signal_group(process.pid, stop),
+            // As systemd's WatchdogSignal=: a core dump shows where it hangs.
+            Why::Hung => process::signal(process.pid, Signal::SIGABRT),
+            Why::Leave | Why::Failed | Why::Leftovers => process::signal(process.pid, stop),
+        }
+        // A stopped process can only answer when it goes on (systemd.kill(5)).
+        process::signal_group(process.pid, Signal::SIGCONT);
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.log.report(report);
+        if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report {
+            let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
+            self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
+        }
+        self.manager.report(report);
+    }
+
+    /// Reaps everybody who has ended: workers, and as pid 1 or subreaper whatever was left to us.
+    pub(super) fn reap(&mut self) {
+        while let Some((pid, end)) = process::reap() {
+            let found = self.workers.iter().find(|(_, process)| process.pid == pid && !process.is_left);
+            if let Some(worker) = found.map(|(worker, _)| *worker) {
+                self.ended(worker, pid, end);
+            }
+        }
+        let is_empty = |pid: Pid| !process::group_exists(pid);
+        let emptied: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, p)| p.is_left && is_empty(p.pid)).map(|(id, _)| *id).collect();
+        for worker in emptied {
+            self.handle(Event::Emptied(worker));
+            self.workers.remove(&worker);
+        }
+    }
+
+    fn ended(&mut self, worker: WorkerId, pid: Pid, end: End) {
+        let Some(process) = self.workers.get_mut(&worker) else { return };
+        if let Some(error) = process.failure() {
+            self.workers.remove(&worker);
+            return self.handle(Event::SpawnFailed {
+                worker,
+                reason: error.reason,
+                transient: error.is_transient,
+            });
+        }
+        let how = match end {
+            End::Exited(status) => How::Exited(status),
+            End::Signaled(signal) => How::Signaled(signal),
+        };
+        let left = process::group_exists(pid);
+        process.is_left = left;
+        self.handle(Event::Exited { worker, how, left });
+        if !left {
+            self.workers.remove(&worker);
+        }
+    }
+}
+
+/// What to do about a worker that gives no evidence, in one line.
+fn ways_out(when: Option<ReadyWhen>) -> &'static str {
+    match when {
+        None | Some(ReadyWhen::Auto) => {
+            "nothing showed that it serves: let it accept on the socket that it is given (LISTEN_FDS), or say READY=1, \
+             or give it more time with ready.timeout, or say ready.when = \"alive:2s\" if being alive is enough"
+        }
+        Some(ReadyWhen::Accepting) => {
+            "nothing was seen waiting on a listener: let it accept on the socket that it is given (LISTEN_FDS), or \
+             choose other evidence with ready.when"
+        }
+        Some(ReadyWhen::Notify) => {
+            "it did not say READY=1 on NOTIFY_SOCKET: let it do so, or choose other evidence with ready.when"
+        }
+        Some(ReadyWhen::Fd) => {
+            "it wrote no line to the file descriptor in DOGWATCH_READY_FD: let it do so, or choose other evidence \
+             with ready.when"
+        }
+        Some(ReadyWhen::Alive(_)) => "it did not stay alive long enough, see its output",
+    }
+}

@@ -1,0 +1,59 @@
+//! The folder for sockets of our own: what systemd made for us, else one under /run or of the user.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Returns the folder for the sockets of `app`, made if need be, for our user alone. Sockets that a primary left
+/// behind that is dead by now are removed.
+///
+/// # Errors
+/// As mkdir(2); also when the folder belongs to somebody else.
+pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
+    let path = choose(app);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    let owner = nix::sys::stat::stat(&path)?.st_uid;
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
+    }
+    if std::env::var_os("RUNTIME_DIRECTORY").is_none() {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    remove_stale(&path);
+    Ok(path)
+}
+
+/// Where `prepare` makes it.
+pub(super) fn choose(app: &str) -> PathBuf {
+    // RuntimeDirectory= in systemd.exec(5): several are separated by colons, ours is the first.
+    if let Some(given) = std::env::var_os("RUNTIME_DIRECTORY")
+        && let Some(first) = std::env::split_paths(&given).next()
+    {
+        return first;
+    }
+    let user = nix::unistd::geteuid();
+    let base = match std::env::var_os("XDG_RUNTIME_DIR") {
+        _ if user.is_root() => PathBuf::from("/run/dogwatch"),
+        Some(base) => Path::new(&base).join("dogwatch"),
+        None => std::env::temp_dir().join(format!("dogwatch-{user}")),
+    };
+    base.join(app)
+}
+
+/// Returns the path of a worker's notify socket. The primary's pid is in it: two primaries may run an app of the same
+/// name.
+pub(super) fn notify_socket(folder: &Path, worker: u64) -> PathBuf {
+    folder.join(format!("notify-{}-{worker}", std::process::id()))
+}
+
+fn remove_stale(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let pid = name.strip_prefix("notify-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let alive = |pid| Path::new(&format!("/proc/{pid}")).exists();
+        if pid.is_some_and(|pid| pid == std::process::id() || !alive(pid)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One worker as the shell sees it: a process, its sockets and pipes, and the tasks that listen to them.
+
+use super::listeners::Listeners;
+use super::notify;
+use super::output;
+use super::ready::{self, Watch};
+use super::runtime_dir;
+use super::source::Launch;
+use super::{App, News};
+use crate::config::values::{LogMode, ReadyWhen};
+use crate::core::{Generation, Slot, WorkerId};
+use crate::protocol::environment::{self, PID_PLACEHOLDER};
+use crate::sys::process;
+use crate::sys::spawn::{self, Program};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use tokio::net::UnixDatagram;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// What holds a worker that was started.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: Pid,
+    pub(super) generation: Generation,
+    /// The program that was executed, for messages.
+    program: PathBuf,
+    /// Its main process has ended, but not all that it started.
+    pub(super) is_left: bool,
+    /// Says what went wrong before exec, once the process has ended.
+    failure: Option<OwnedFd>,
+    notify_socket: PathBuf,
+    tasks: Vec<AbortHandle>,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug)]
+pub(super) struct NotStarted {
+    pub(super) reason: String,
+    /// The machine lacks something just now.
+    pub(super) is_transient: bool,
+}
+
+impl NotStarted {
+    fn doing(what: &str) -> impl FnOnce(io::Error) -> Self + use<> {
+        let what = what.to_owned();
+        move |e| Self { is_transient: process::is_transient(&e), reason: format!("{what}: {e}") }
+    }
+}
+
+impl From<crate::config::Error> for NotStarted {
+    fn from(error: crate::config::Error) -> Self {
+        Self { reason: error.message, is_transient: false }
+    }
+}
+
+/// Who is to be started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    pub(super) worker: WorkerId,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// Names what was being done and the system's reason. What fails in the child is told when it has ended.
+pub(super) fn start(
+    app: &App,
+    who: Identity,
+    launch: &Launch,
+    listeners: &Listeners,
+    news: &mpsc::Sender<News>,
+) -> Result<Process, NotStarted> {
+    let settings = &launch.settings;
+    let configured = launch.environment()?;
+    let path = launch.program(&configured)?;
+    let directory = launch.directory();
+    let notify_socket = runtime_dir::notify_socket(&app.folder, who.worker.0);
+    let socket = notify::open(&notify_socket).map_err(NotStarted::doing("making a notify socket"))?;
+    let remove_socket = RemoveFile(&notify_socket);
+    let ready_fd = ready_fd(launch, listeners);
+    let ready = ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
+    let out = Output::open(app, settings.log, who.slot).map_err(NotStarted::doing("opening its output"))?;
+    let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
+
+    let told = environment::Worker {
+        app: &app.name,
+        slot: who.slot.0,
+        generation: who.generation.0,
+        worker: who.worker.0,
+        listeners: listeners.names(),
+        notify_socket: &notify_socket.to_string_lossy(),
+        heartbeat: settings.policy.heartbeat,
+        ready_fd,
+    };
+    let environment = environment::build(spawn::environment(), &configured, &told);
+    let (stdout, stderr) = out.for_worker();
+    let mut descriptors = vec![Some(null.as_fd()), Some(stdout), Some(stderr)];
+    descriptors.extend(listeners.all.iter().map(|listener| Some(listener.fd.as_fd())));
+    if let (Some(number), Some((_, write))) = (ready_fd, &ready) {
+        let number = usize::try_from(number).unwrap_or_default();
+        descriptors.resize(descriptors.len().max(number), None);
+        descriptors.push(Some(write.as_fd()));
+    }
+    let child = spawn::spawn(Program {
+        path: &path,
+        arguments: &settings.command,
+        environment,
+        pid_placeholder: PID_PLACEHOLDER,
+        directory: directory.as_deref(),
+        descriptors,
+        open_files: app.open_files,
+    })
+    .map_err(NotStarted::doing("making a process"))?;
+
+    std::mem::forget(remove_socket);
+    let watch = Watch {
+        worker: who.worker,
+        pid: child.pid.as_raw(),
+        when: settings.ready_when,
+        inodes: listeners.all.iter().map(|listener| listener.inode).collect(),
+        pipe: ready.map(|(read, _)| read),
+    };
+    out.forward(app, who.slot);
+    Ok(Process {
+        pid: child.pid,
+        generation: who.generation,
+        program: path,
+        is_left: false,
+        failure: Some(child.failure),
+        notify_socket,
+        tasks: begin_tasks(socket, watch, news),
+    })
+}
+
+fn begin_tasks(socket: UnixDatagram, watch: Watch, news: &mpsc::Sender<News>) -> Vec<AbortHandle> {
+    let heard = tokio::spawn(notify::listen(socket, watch.worker, news.clone()));
+    let seen = tokio::spawn(ready::watch(watch, news.clone()));
+    vec![heard.abort_handle(), seen.abort_handle()]
+}
+
+/// The number of the readiness descriptor, where one is wanted: as configured, else the first after the listeners.
+fn ready_fd(launch: &Launch, listeners: &Listeners) -> Option<i32> {
+    match launch.settings.ready_when {
+        ReadyWhen::Auto | ReadyWhen::Fd => {
+            Some(launch.settings.ready_fd.unwrap_or(3 + i32::try_from(listeners.all.len()).unwrap_or(0)))
+        }
+        ReadyWhen::Notify | ReadyWhen::Accepting | ReadyWhen::Alive(_) => None,
+    }
+}
+
+impl Process {
+    /// Returns what went wrong before exec, if anything did. To be asked once the process has ended.
+    pub(super) fn failure(&mut self) -> Option<NotStarted> {
+        let (stage, errno) = spawn::failure(self.failure.take()?)?;
+        let reason = format!("{stage} '{}': {}", self.program.display(), errno.desc());
+        let is_transient = process::is_transient(&errno.into());
+        Some(NotStarted { reason, is_transient })
+    }
+
+    /// Ends the worker and all that it started in its session.
+    pub(super) fn kill(&self) {
+        if !self.is_left {
+            // It may not lead its group yet, just after the fork.
+            process::signal(self.pid, Signal::SIGKILL);
+        }
+        process::signal_group(self.pid, Signal::SIGKILL);
+    }
+
+    /// The program runs: there was no failure before exec.
+    pub(super) fn is_running(&mut self) {
+        self.failure = None;
+    }
+}
+
+impl Drop for Process {
+    /// What is left in the pipes is still moved on: only the ears are closed.
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        let _ = std::fs::remove_file(&self.notify_socket);
+    }
+}
+
+/// Removes a file unless it is forgotten.
+struct RemoveFile<'a>(&'a Path);
+
+impl Drop for RemoveFile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
+/// Where a worker's standard output and error go.
+enum Output {
+    Inherited(io::Stdout, io::Stderr),
+    Stream(OwnedFd),
+    Piped { ours: OwnedFd, theirs: OwnedFd, to_journal: bool },
+}
+
+impl Output {
+    fn open(app: &App, mode: LogMode, slot: Slot) -> io::Result<Self> {
+        let piped = |to_journal| output::pipe().map(|(ours, theirs)| Self::Piped { ours, theirs, to_journal });
+        match mode {
+            LogMode::Auto if app.in_journal => piped(true),
+            LogMode::Auto if app.on_terminal => piped(false),
+            LogMode::Auto | LogMode::Inherit => Ok(Self::Inherited(io::stdout(), io::stderr())),
+            LogMode::Stream => piped(true),
+            LogMode::Prefix => piped(false),
+            LogMode::Direct => output::direct_stream(&app.identifier(slot)).map(Self::Stream),
+        }
+    }
+
+    /// The worker's standard output and error.
+    fn for_worker(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        match self {
+            Self::Inherited(stdout, stderr) => (stdout.as_fd(), stderr.as_fd()),
+            Self::Stream(fd) | Self::Piped { theirs: fd, .. } => (fd.as_fd(), fd.as_fd()),
+        }
+    }
+
+    /// Begins to move what the worker writes, until nobody can write any more.
+    fn forward(self, app: &App, slot: Slot) {
+        if let Self::Piped { ours, to_journal, .. } = self {
+            if to_journal {
+                tokio::spawn(output::to_journal(ours, app.identifier(slot)));
+            } else {
+                tokio::spawn(output::to_terminal(ours, app.prefix(slot)));
+            }
+        }
+    }
+}
