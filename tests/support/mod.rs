@@ -1,0 +1,84 @@
+//! What the tests above the core share: finding programs, waiting for events with a bound, and a skip that CI refuses.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No wait in a test is longer; it bounds a failure, it is not a measure of time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) fn dogwatch() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_dogwatch"))
+}
+
+/// The load client, which is built with the tests as an example.
+pub(crate) fn load_client() -> PathBuf {
+    dogwatch().with_file_name("examples").join("load")
+}
+
+/// Says what is missing, and fails where nothing may be missing (CI=true).
+pub(crate) fn skip(what: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none(), "skipped: {what}; in CI nothing may be skipped");
+    eprintln!("skipped: {what}");
+    true
+}
+
+/// Returns the program's path, if it is installed.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The counts of a run of the load client.
+#[derive(Debug)]
+pub(crate) struct Counts(pub(crate) String);
+
+impl Counts {
+    /// Every request was answered, and there were at least `least`.
+    pub(crate) fn assert_clean(&self, least: u64) {
+        let words: Vec<&str> = self.0.split_whitespace().collect();
+        let ok: u64 = words.get(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let failures: String = words.iter().skip(2).copied().collect::<Vec<_>>().join(" ");
+        assert_eq!(failures, "refused 0 reset 0 short 0 timeout 0 other 0", "after {ok} answers");
+        assert!(ok >= least, "only {ok} answers");
+    }
+}
+
+/// A load client that runs until it is asked for its counts.
+pub(crate) struct Load(Option<Child>);
+
+impl Load {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(Some(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the load client starts")))
+    }
+
+    pub(crate) fn stop(mut self) -> Counts {
+        let child = self.0.take().expect("it is stopped once");
+        // Closing its standard input ends it.
+        let output = child.wait_with_output().expect("it ends");
+        Counts(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
