@@ -59,7 +59,9 @@ fn describe(at: &str, key: &str, message: &str) -> Error {
         };
     }
     // A missing key of a table is reported at the table.
-    let message = message.replace("missing field", "missing key");
+    let message = message
+        .replace("missing field", "missing key")
+        .replace("expected a sequence", "expected a list like [\"a\", \"b\"]");
     let about = if key == "." {
         String::new()
     } else {
@@ -160,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             error("[ready]\ntimeout = 30"),
-            "myapp.toml:2: 'ready.timeout': invalid type: integer '30', expected a string"
+            "myapp.toml:2: 'ready.timeout': invalid type: integer '30', expected a string like '30s'"
         );
         assert_eq!(
             error("[ready]\n\ntimeout = \"30\""),
@@ -168,7 +170,7 @@ mod tests {
         );
         assert_eq!(
             error("command = \"node server.js\""),
-            "myapp.toml:1: 'command': invalid type: string \"node server.js\", expected a sequence"
+            "myapp.toml:1: 'command': invalid type: string \"node server.js\", expected a list like [\"a\", \"b\"]"
         );
         assert_eq!(
             error("[restart]\nstart-limit = { count = 3 }"),

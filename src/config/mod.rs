@@ -125,7 +125,7 @@ impl Settings {
         if policy.ready_min.is_some_and(|min| min > self.workers) {
             return refuse(
                 "ready.min",
-                &format!("more than the {} workers that there are", self.workers),
+                &format!("more than the number of workers, which is {}", self.workers),
             );
         }
         if policy.ready_timeout.is_zero() {
@@ -206,7 +206,7 @@ mod tests {
         );
         assert_eq!(
             says("[ready]\nmin = 3"),
-            "'ready.min': more than the 1 workers that there are"
+            "'ready.min': more than the number of workers, which is 1"
         );
         assert_eq!(
             says("[reload]\nsurge = 0"),

@@ -1,7 +1,7 @@
 //! The values that can be written in a file or after a flag: each type can only hold what makes sense, says what it
 //! expects otherwise, and reads the same in both places.
 
-use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,20 +17,36 @@ fn invalid<T>(text: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(text.into()))
 }
 
-/// Reads a value from a TOML string by its `FromStr`.
+/// Reads a value from a TOML string by its `FromStr`; an example says what is expected where it is no string.
 macro_rules! deserialize_from_str {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $example:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(D::Error::custom)
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!("a string like '", $example, "'"))
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                from.deserialize_str(Text)
             }
         }
     )*};
 }
 
-deserialize_from_str!(
-    Time, Address, StopSignal, ReadyWhen, LogMode, Handoff, Balance
-);
+deserialize_from_str! {
+    Time, "30s";
+    Address, "8080";
+    StopSignal, "SIGTERM";
+    ReadyWhen, "auto";
+    LogMode, "auto";
+    Handoff, "fd";
+    Balance, "shared";
+}
 
 /// A duration as people write it: `500ms`, `30s`, `2min`, `1h 30min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

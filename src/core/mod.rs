@@ -451,8 +451,8 @@ impl Supervisor {
                 continue;
             }
             match self.roster[&id].state {
-                State::Starting { .. } => {
-                    let time = now.since(self.roster[&id].started);
+                State::Starting { until } => {
+                    let time = until.since(self.roster[&id].started);
                     self.fail(id, Cause::NotReady(time), Blame::Program, now);
                     self.terminate(id, Why::Failed, Duration::ZERO, now);
                 }
@@ -693,7 +693,10 @@ impl Supervisor {
     /// nothing is under way, or when a start has failed already and nobody should be asked to wait for it.
     #[must_use]
     pub fn patience(&self) -> Option<Time> {
-        let first_try = self.records.values().all(|record| record.backoff.failures() == 0);
+        let first_try = self
+            .records
+            .values()
+            .all(|record| record.backoff.failures() == 0);
         let under_way = match (self.goal.stopping, &self.rollout) {
             (Some(_), _) | (None, Some(_)) => true,
             (None, None) => !self.started && first_try,

@@ -54,7 +54,12 @@ impl Log {
             socket.set_nonblocking(true).ok().map(|()| socket)
         };
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { app: app.to_owned(), journal: journal.then(socket).flatten(), colour, lost: Cell::new(0) }
+        Self {
+            app: app.to_owned(),
+            journal: journal.then(socket).flatten(),
+            colour,
+            lost: Cell::new(0),
+        }
     }
 
     /// Says what the supervisor reports.
@@ -69,9 +74,22 @@ impl Log {
     }
 
     /// Says something with a message id and fields of its own.
-    pub(super) fn entry(&self, level: Level, id: Option<&str>, text: &str, fields: &[(&str, String)]) {
+    pub(super) fn entry(
+        &self,
+        level: Level,
+        id: Option<&str>,
+        text: &str,
+        fields: &[(&str, String)],
+    ) {
         let lost = self.lost.get();
-        if lost > 0 && self.write(Level::Warning, None, &format!("{lost} messages could not be written"), &[]) {
+        if lost > 0
+            && self.write(
+                Level::Warning,
+                None,
+                &format!("{lost} messages could not be written"),
+                &[],
+            )
+        {
             self.lost.set(0);
         }
         if !self.write(level, id, text, fields) {
@@ -108,7 +126,11 @@ impl Log {
             Level::Error | Level::Warning | Level::Notice | Level::Info | Level::Debug => ("", ""),
         };
         let stderr = std::io::stderr();
-        is_writable(&stderr) && stderr.lock().write_all(format!("dogwatch: {on}{text}{off}\n").as_bytes()).is_ok()
+        is_writable(&stderr)
+            && stderr
+                .lock()
+                .write_all(format!("dogwatch: {on}{text}{off}\n").as_bytes())
+                .is_ok()
     }
 }
 
@@ -127,20 +149,39 @@ fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)
             ("DOGWATCH_GENERATION", generation.to_string()),
         ]
     };
-    let generation = |generation: &dyn ToString| vec![("DOGWATCH_GENERATION", generation.to_string())];
+    let generation =
+        |generation: &dyn ToString| vec![("DOGWATCH_GENERATION", generation.to_string())];
     match report {
         Report::Started { .. } => (Level::Notice, STARTED, vec![]),
-        Report::Ready { worker: w, slot, generation, .. } => (Level::Info, READY, worker(w, slot, generation)),
-        Report::Failed { worker: w, slot, generation, next, .. } => match next {
+        Report::Ready {
+            worker: w,
+            slot,
+            generation,
+            ..
+        } => (Level::Info, READY, worker(w, slot, generation)),
+        Report::Failed {
+            worker: w,
+            slot,
+            generation,
+            next,
+            ..
+        } => match next {
             Next::GiveUp { .. } => (Level::Error, GIVEN_UP, worker(w, slot, generation)),
             Next::StartAgain(_) | Next::RollBack(_) | Next::KeepIncumbent => {
                 (Level::Warning, FAILED, worker(w, slot, generation))
             }
         },
-        Report::Gone { worker: w, slot, generation, .. } => (Level::Info, GONE, worker(w, slot, generation)),
-        Report::Killed { worker: w, slot, generation } => {
-            (Level::Warning, KILLED, worker(w, slot, generation))
-        }
+        Report::Gone {
+            worker: w,
+            slot,
+            generation,
+            ..
+        } => (Level::Info, GONE, worker(w, slot, generation)),
+        Report::Killed {
+            worker: w,
+            slot,
+            generation,
+        } => (Level::Warning, KILLED, worker(w, slot, generation)),
         Report::Reloading { generation: g } => (Level::Notice, RELOADING, generation(g)),
         Report::Queued { generation: g, .. } => (Level::Notice, QUEUED, generation(g)),
         Report::Reloaded { generation: g, .. } => (Level::Notice, RELOADED, generation(g)),

@@ -101,17 +101,23 @@ struct Primary {
 /// When it cannot be started as configured.
 pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     // Before anything else: a signal must find its handler, and READY=1 must mean that SIGHUP reloads.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|e| refusal(format!("cannot begin: {e}")))?;
     runtime.block_on(async {
-        let mut signals = Signals::catch().map_err(|e| refusal(format!("cannot catch signals: {e}")))?;
+        let mut signals =
+            Signals::catch().map_err(|e| refusal(format!("cannot catch signals: {e}")))?;
         let (primary, mut news) = Primary::start(name, source)?;
         Ok(primary.run(&mut signals, &mut news).await)
     })
 }
 
 fn refusal(message: String) -> Refusal {
-    Refusal { message, hint: None }
+    Refusal {
+        message,
+        hint: None,
+    }
 }
 
 impl Primary {
@@ -125,16 +131,25 @@ impl Primary {
         })?;
         check_ready_fd(&launch, &listeners)?;
         let folder = runtime_dir::prepare(name).map_err(|e| {
-            refusal(format!("cannot use runtime directory '{}': {e}", runtime_dir::choose(name).display()))
+            refusal(format!(
+                "cannot use runtime directory '{}': {e}",
+                runtime_dir::choose(name).display()
+            ))
         })?;
         let in_journal = libsystemd::logging::connected_to_journal();
         let log = Log::new(name, in_journal);
         if let Err(e) = crate::sys::process::become_subreaper() {
-            log.say(Level::Warning, &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"));
+            log.say(
+                Level::Warning,
+                &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"),
+            );
         }
         let open_files = crate::sys::process::raise_open_files();
         if let Err(e) = &open_files {
-            log.say(Level::Warning, &format!("cannot raise the limit of open files: {e}; going on with what it is"));
+            log.say(
+                Level::Warning,
+                &format!("cannot raise the limit of open files: {e}; going on with what it is"),
+            );
         }
         let on_terminal = io::stdout().is_terminal();
         let app = App {
@@ -145,16 +160,25 @@ impl Primary {
             on_terminal,
             colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
         };
-        let how = if listeners.adopted { "adopted" } else { "listening on" };
+        let how = if listeners.adopted {
+            "adopted"
+        } else {
+            "listening on"
+        };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
         let (sender, receiver) = mpsc::channel(NEWS_WAITING);
         let settings = &launch.settings;
         let now = clock::now();
-        let core = Supervisor::new(settings.policy.clone(), settings.workers, now.as_nanos(), now);
+        let core = Supervisor::new(
+            settings.policy.clone(),
+            settings.workers,
+            now.as_nanos(),
+            now,
+        );
         let primary = Self {
             app,
             log,
-            manager: Manager::default(),
+            manager: Manager::from_env(),
             source,
             core,
             launches: BTreeMap::from([(Generation(1), launch)]),
@@ -184,6 +208,7 @@ impl Primary {
             tokio::select! {
                 biased;
                 () = tick(&mut watchdog) => self.manager.heartbeat(),
+                () = self.manager.writable() => self.manager.flush(),
                 asked = signals.next() => self.on_signal(asked),
                 Some(news) = news.recv() => self.on_news(news),
                 () = clock::sleep_until(self.core.poll_timeout()) => self.handle(Event::Tick),
@@ -209,10 +234,13 @@ impl Primary {
         match news {
             News::Event(event) => self.handle(event),
             News::Says { worker, text } => {
-                self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
+                self.log
+                    .say(Level::Debug, &format!("worker {worker} says: {text}"));
             }
             News::Garbage { worker, garbage } => {
-                let text = format!("worker {worker} sent {garbage} datagrams that are no notifications; ignoring them");
+                let text = format!(
+                    "worker {worker} sent {garbage} datagrams that are no notifications; ignoring them"
+                );
                 self.log.say(Level::Warning, &text);
             }
         }
@@ -241,13 +269,17 @@ impl Primary {
             }
         };
         let generation = self.core.next_generation();
-        let before = self.launches.last_key_value().map(|(_, launch)| &launch.settings);
+        let before = self
+            .launches
+            .last_key_value()
+            .map(|(_, launch)| &launch.settings);
         if !self.listeners.adopted && before.is_some_and(|b| b.listen != launch.settings.listen) {
             let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
             self.log.say(Level::Warning, text);
         }
         // A number of slots that was changed by hand holds until the file says another one.
-        let slots = Some(launch.settings.workers).filter(|n| before.is_none_or(|b| b.workers != *n));
+        let slots =
+            Some(launch.settings.workers).filter(|n| before.is_none_or(|b| b.workers != *n));
         let policy = launch.settings.policy.clone();
         self.launches.insert(generation, launch);
         self.handle(Event::Reload { policy, slots });
@@ -326,11 +358,11 @@ const MAX_NAME: usize = 40;
 #[must_use]
 pub fn refuse_name(name: &str) -> Option<String> {
     let valid = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
-    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(valid) {
+    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(valid)
+    {
         return Some(format!(
             "'{name}' cannot be the name of an app, expected letters, digits, '-', '_', '.' and '@', at most {MAX_NAME}"
         ));
     }
     None
 }
-

@@ -43,7 +43,9 @@ pub(super) async fn listen(socket: UnixDatagram, worker: WorkerId, news: mpsc::S
         garbage += refused;
         // Said at once, then at every tenfold: a flood is not answered by a flood.
         let order = |n: u64| n.checked_ilog10();
-        if order(garbage) > order(before) && news.send(News::Garbage { worker, garbage }).await.is_err() {
+        if order(garbage) > order(before)
+            && news.send(News::Garbage { worker, garbage }).await.is_err()
+        {
             return;
         }
         tokio::task::yield_now().await;
@@ -87,7 +89,10 @@ fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Option<Vec<No
 fn to_news(worker: WorkerId, notice: Notice) -> News {
     use crate::core::Evidence::Notify;
     match notice {
-        Notice::Ready => News::Event(Event::Ready { worker, evidence: Notify }),
+        Notice::Ready => News::Event(Event::Ready {
+            worker,
+            evidence: Notify,
+        }),
         Notice::Stopping => News::Event(Event::Leaving(worker)),
         Notice::Heartbeat => News::Event(Event::Heartbeat(worker)),
         Notice::MoreTime(time) => News::Event(Event::MoreTime { worker, time }),

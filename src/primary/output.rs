@@ -42,7 +42,9 @@ pub(super) fn direct_stream(identifier: &str) -> io::Result<OwnedFd> {
 
 /// Moves output from the pipe to the journal until the last writer is gone.
 pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
-    let Ok(pipe) = Receiver::from_owned_fd(pipe) else { return };
+    let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
+        return;
+    };
     let mut failures = 0;
     let mut lost = 0;
     loop {
@@ -67,9 +69,12 @@ pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
 
 async fn connect(identifier: &str, lost: u64) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(STREAM_SOCKET).await?;
-    stream.write_all(stream_header(identifier).as_bytes()).await?;
+    stream
+        .write_all(stream_header(identifier).as_bytes())
+        .await?;
     if lost > 0 {
-        let text = format!("<4>dogwatch: {lost} bytes of output were lost while the journal was away\n");
+        let text =
+            format!("<4>dogwatch: {lost} bytes of output were lost while the journal was away\n");
         stream.write_all(text.as_bytes()).await?;
     }
     Ok(stream)
@@ -124,7 +129,9 @@ fn discard(pipe: &Receiver) -> Option<u64> {
 
 /// Writes output to the terminal, line by line with `prefix` before each, until the last writer is gone.
 pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String) {
-    let Ok(pipe) = Receiver::from_owned_fd(pipe) else { return };
+    let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
+        return;
+    };
     let mut line: Vec<u8> = Vec::new();
     let mut buffer = [0; 4096];
     while pipe.readable().await.is_ok() {
@@ -156,5 +163,7 @@ async fn print(prefix: &str, line: &[u8]) {
     while !is_writable(&stdout) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _ = stdout.lock().write_all(&[prefix.as_bytes(), line, b"\n"].concat());
+    let _ = stdout
+        .lock()
+        .write_all(&[prefix.as_bytes(), line, b"\n"].concat());
 }

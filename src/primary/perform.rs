@@ -1,11 +1,11 @@
 //! Doing what the core asks, and telling it what came of it. A failure comes back as an event, never as `?`.
 
+use super::log::Level;
 use super::worker::{self, Identity};
 use super::{Primary, clock};
-use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
 use crate::config::values::ReadyWhen;
+use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
 use crate::sys::process::{self, End};
-use super::log::Level;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -33,7 +33,15 @@ impl Primary {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, slot, generation } => self.spawn(Identity { worker, slot, generation }),
+            Action::Spawn {
+                worker,
+                slot,
+                generation,
+            } => self.spawn(Identity {
+                worker,
+                slot,
+                generation,
+            }),
             // On a shared listener a worker admits itself by waiting on it.
             Action::Admit(worker) => {
                 if let Some(process) = self.workers.get_mut(&worker) {
@@ -69,8 +77,13 @@ impl Primary {
     }
 
     fn terminate(&mut self, worker: WorkerId, why: Why) {
-        let Some(process) = self.workers.get(&worker) else { return };
-        let stop = self.launches.get(&process.generation).map_or(Signal::SIGTERM, |l| l.settings.stop_signal.0);
+        let Some(process) = self.workers.get(&worker) else {
+            return;
+        };
+        let stop = self
+            .launches
+            .get(&process.generation)
+            .map_or(Signal::SIGTERM, |l| l.settings.stop_signal.0);
         match why {
             _ if process.is_left => process::signal_group(process.pid, stop),
             // As systemd's WatchdogSignal=: a core dump shows where it hangs.
@@ -83,9 +96,18 @@ impl Primary {
 
     fn report(&mut self, report: &Report) {
         self.log.report(report);
-        if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report {
-            let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
-            self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
+        if let Report::Failed {
+            generation,
+            cause: Cause::NotReady(_),
+            ..
+        } = report
+        {
+            let when = self
+                .launches
+                .get(generation)
+                .map(|launch| launch.settings.ready_when);
+            self.log
+                .say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
         self.manager.report(report);
     }
@@ -93,14 +115,21 @@ impl Primary {
     /// Reaps everybody who has ended: workers, and as pid 1 or subreaper whatever was left to us.
     pub(super) fn reap(&mut self) {
         while let Some((pid, end)) = process::reap() {
-            let found = self.workers.iter().find(|(_, process)| process.pid == pid && !process.is_left);
+            let found = self
+                .workers
+                .iter()
+                .find(|(_, process)| process.pid == pid && !process.is_left);
             if let Some(worker) = found.map(|(worker, _)| *worker) {
                 self.ended(worker, pid, end);
             }
         }
         let is_empty = |pid: Pid| !process::group_exists(pid);
-        let emptied: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, p)| p.is_left && is_empty(p.pid)).map(|(id, _)| *id).collect();
+        let emptied: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, p)| p.is_left && is_empty(p.pid))
+            .map(|(id, _)| *id)
+            .collect();
         for worker in emptied {
             self.handle(Event::Emptied(worker));
             self.workers.remove(&worker);
@@ -108,7 +137,9 @@ impl Primary {
     }
 
     fn ended(&mut self, worker: WorkerId, pid: Pid, end: End) {
-        let Some(process) = self.workers.get_mut(&worker) else { return };
+        let Some(process) = self.workers.get_mut(&worker) else {
+            return;
+        };
         if let Some(error) = process.failure() {
             self.workers.remove(&worker);
             return self.handle(Event::SpawnFailed {

@@ -35,7 +35,13 @@ pub(super) struct Watch {
 
 /// Waits for evidence and sends it, once. Then goes on holding the pipe.
 pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
-    let Watch { worker, pid, when, inodes, pipe } = watch;
+    let Watch {
+        worker,
+        pid,
+        when,
+        inodes,
+        pipe,
+    } = watch;
     let pipe = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok());
     let accepting = async {
         match when {
@@ -56,13 +62,17 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
         () = alive => Evidence::Alive,
         () = until_line(pipe.as_ref()) => Evidence::Fd,
     };
-    let _ = news.send(News::Event(Event::Ready { worker, evidence })).await;
+    let _ = news
+        .send(News::Event(Event::Ready { worker, evidence }))
+        .await;
     std::future::pending::<()>().await;
 }
 
 /// Waits for a newline on the pipe, as s6 does. That it is closed without one is no evidence.
 async fn until_line(pipe: Option<&Receiver>) {
-    let Some(pipe) = pipe else { return std::future::pending().await };
+    let Some(pipe) = pipe else {
+        return std::future::pending().await;
+    };
     let mut buffer = [0; 64];
     while pipe.readable().await.is_ok() {
         match pipe.try_read(&mut buffer) {
@@ -100,8 +110,13 @@ fn is_accepting(pid: i32, inodes: &BTreeSet<u64>) -> bool {
             return true;
         }
         for thread in threads(pid) {
-            let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
-            pids.extend(procfs::children(&text).into_iter().take(MAX_PROCESSES - pids.len().min(MAX_PROCESSES)));
+            let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"))
+                .unwrap_or_default();
+            pids.extend(
+                procfs::children(&text)
+                    .into_iter()
+                    .take(MAX_PROCESSES - pids.len().min(MAX_PROCESSES)),
+            );
         }
         at += 1;
     }
@@ -117,23 +132,37 @@ struct Holds {
 }
 
 fn descriptors(pid: i32, inodes: &BTreeSet<u64>) -> Holds {
-    let mut holds = Holds { epoll: false, listeners: BTreeSet::new() };
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+    let mut holds = Holds {
+        epoll: false,
+        listeners: BTreeSet::new(),
+    };
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name();
-        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        let Ok(link) = fs::read_link(entry.path()) else {
+            continue;
+        };
         let link = link.to_string_lossy();
         if link == "anon_inode:[eventpoll]" {
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy()));
             holds.epoll |= !procfs::epoll_inodes(&info.unwrap_or_default()).is_disjoint(inodes);
         } else if procfs::socket_inode(&link).is_some_and(|inode| inodes.contains(&inode)) {
-            holds.listeners.extend(name.to_string_lossy().parse::<u64>());
+            holds
+                .listeners
+                .extend(name.to_string_lossy().parse::<u64>());
         }
     }
     holds
 }
 
 fn threads(pid: i32) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
@@ -142,19 +171,29 @@ fn is_blocked_on(pid: i32, thread: &str, listeners: &BTreeSet<u64>) -> bool {
         return false;
     }
     let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall")).unwrap_or_default();
-    let Some(call) = procfs::blocked(&text) else { return false };
+    let Some(call) = procfs::blocked(&text) else {
+        return false;
+    };
     let [first, second, ..] = call.arguments;
     let holds = |fd: i32| u64::try_from(fd).is_ok_and(|fd| listeners.contains(&fd));
     match call.number {
-        libc::SYS_accept | libc::SYS_accept4 | libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg
+        libc::SYS_accept
+        | libc::SYS_accept4
+        | libc::SYS_recvfrom
+        | libc::SYS_recvmsg
+        | libc::SYS_recvmmsg
         | libc::SYS_read => listeners.contains(&(first & 0xffff_ffff)),
         number if is_poll(number) => {
             let entries = usize::try_from(second).unwrap_or(MAX_SET).min(MAX_SET);
-            procfs::poll_set(&memory(pid, first, entries * 8)).into_iter().any(holds)
+            procfs::poll_set(&memory(pid, first, entries * 8))
+                .into_iter()
+                .any(holds)
         }
         number if is_select(number) => {
             let bits = usize::try_from(first).unwrap_or(MAX_SET).min(MAX_SET);
-            procfs::select_set(&memory(pid, second, bits.div_ceil(8))).into_iter().any(holds)
+            procfs::select_set(&memory(pid, second, bits.div_ceil(8)))
+                .into_iter()
+                .any(holds)
         }
         _ => false,
     }
@@ -184,6 +223,7 @@ fn is_select(number: i64) -> bool {
 /// Returns what stands in a process' memory; nothing if it cannot be read whole.
 fn memory(pid: i32, address: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    let read = fs::File::open(format!("/proc/{pid}/mem")).and_then(|mem| mem.read_exact_at(&mut bytes, address));
+    let read = fs::File::open(format!("/proc/{pid}/mem"))
+        .and_then(|mem| mem.read_exact_at(&mut bytes, address));
     read.map_or_else(|_| Vec::new(), |()| bytes)
 }

@@ -11,10 +11,16 @@ use std::path::{Path, PathBuf};
 /// As mkdir(2); also when the folder belongs to somebody else.
 pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
     let path = choose(app);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path)?;
     let owner = nix::sys::stat::stat(&path)?.st_uid;
     if owner != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {owner}")));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("it belongs to user {owner}"),
+        ));
     }
     if std::env::var_os("RUNTIME_DIRECTORY").is_none() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
@@ -50,7 +56,9 @@ fn remove_stale(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let pid = name.strip_prefix("notify-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let pid = name
+            .strip_prefix("notify-")
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         let alive = |pid| Path::new(&format!("/proc/{pid}")).exists();
         if pid.is_some_and(|pid| pid == std::process::id() || !alive(pid)) {
             let _ = std::fs::remove_file(entry.path());

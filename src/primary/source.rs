@@ -34,19 +34,24 @@ impl Source {
         let name = self.config.as_ref().map(|path| path.display().to_string());
         let file = match (&self.config, &name) {
             (Some(path), Some(name)) => {
-                let text = std::fs::read_to_string(path).map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
                 file::parse(name, &text)?
             }
             _ => Typed::default(),
         };
-        let cpus = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+        let cpus = std::thread::available_parallelism()
+            .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
         let settings = Settings::new(self.flags.clone().or(file), cpus).map_err(|mut error| {
             if let Some(name) = &name {
                 error.message = format!("{name}: {}", error.message);
             }
             error
         })?;
-        let launch = Launch { directory: resolve(&settings)?, settings };
+        let launch = Launch {
+            directory: resolve(&settings)?,
+            settings,
+        };
         let environment = launch.environment()?;
         launch.program(&environment)?;
         Ok(launch)
@@ -76,8 +81,14 @@ impl Launch {
     /// When there is none.
     pub(super) fn program(&self, environment: &[(String, String)]) -> Result<PathBuf, Error> {
         let name = &self.settings.command[0];
-        let set = environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| OsString::from(value));
-        let path = set.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| "/usr/bin:/bin".into());
+        let set = environment
+            .iter()
+            .rev()
+            .find(|(key, _)| key == "PATH")
+            .map(|(_, value)| OsString::from(value));
+        let path = set
+            .or_else(|| std::env::var_os("PATH"))
+            .unwrap_or_else(|| "/usr/bin:/bin".into());
         let directory = self.directory();
         let found = spawn::find(name, &path, directory.as_deref()).and_then(|program| {
             // A relative program is relative to where the worker runs.
@@ -86,7 +97,8 @@ impl Launch {
         });
         found.map_err(|e| Error {
             message: format!("cannot find program '{name}': {e}"),
-            hint: (!name.contains('/')).then(|| format!("it was looked for on PATH, which is {}", path.display())),
+            hint: (!name.contains('/'))
+                .then(|| format!("it was looked for on PATH, which is {}", path.display())),
         })
     }
 
@@ -96,20 +108,32 @@ impl Launch {
         if pinned.is_dir() {
             return Some(pinned.clone());
         }
-        self.settings.working_directory.as_ref().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+        self.settings
+            .working_directory
+            .as_ref()
+            .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
     }
 }
 
 fn resolve(settings: &Settings) -> Result<Option<PathBuf>, Error> {
-    let Some(path) = &settings.working_directory else { return Ok(None) };
+    let Some(path) = &settings.working_directory else {
+        return Ok(None);
+    };
     let name = path.display();
-    let resolved = path.canonicalize().map_err(|e| plain(format!("cannot enter working directory '{name}': {e}")))?;
+    let resolved = path
+        .canonicalize()
+        .map_err(|e| plain(format!("cannot enter working directory '{name}': {e}")))?;
     if !resolved.is_dir() {
-        return Err(plain(format!("cannot enter working directory '{name}': not a directory")));
+        return Err(plain(format!(
+            "cannot enter working directory '{name}': not a directory"
+        )));
     }
     Ok(Some(resolved))
 }
 
 fn plain(message: String) -> Error {
-    Error { message, hint: None }
+    Error {
+        message,
+        hint: None,
+    }
 }

@@ -1,16 +1,34 @@
-//! What the primary tells its service manager (`sd_notify(3)`), through the sd-notify crate. Without `NOTIFY_SOCKET`
-//! nothing is sent and nobody misses it.
+//! What the primary tells its service manager (`sd_notify(3)`). Without `NOTIFY_SOCKET` nothing is sent and nobody
+//! misses it.
+//!
+//! The sd-notify crate words the messages and reads the watchdog's interval; it sends them on a blocking socket,
+//! though, and a manager that does not read just now (a re-exec, a full queue) must not stop the primary. So messages
+//! wait here and go out when the socket takes them; a newer status replaces one that waits.
 
 use crate::core::{Report, Time};
 use sd_notify::NotifyState;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 use std::time::Duration;
+use tokio::net::UnixDatagram;
+
+/// So many messages wait at most; the oldest go first.
+const MAX_WAITING: usize = 64;
 
 /// A deadline is moved this much further than what is waited for, so that the wait's own failure comes first.
 const SLACK: Duration = Duration::from_secs(15);
 
 /// The primary's side of the notify protocol, and what was said last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Manager {
+    /// `NOTIFY_SOCKET`; a path, or a name with `@` in front.
+    address: Option<OsString>,
+    socket: Option<UnixDatagram>,
+    waiting: VecDeque<String>,
     started: bool,
     reloading: bool,
     status: String,
@@ -19,16 +37,29 @@ pub(super) struct Manager {
 }
 
 impl Manager {
+    /// Returns the side that speaks to the manager that the environment names.
+    pub(super) fn from_env() -> Self {
+        Self {
+            address: std::env::var_os("NOTIFY_SOCKET"),
+            socket: None,
+            waiting: VecDeque::new(),
+            started: false,
+            reloading: false,
+            status: String::new(),
+            patient_until: Time::default(),
+        }
+    }
+
     /// Says what a report means to systemd.
     pub(super) fn report(&mut self, report: &Report) {
         match report {
             Report::Started { .. } => {
                 self.started = true;
-                send(&[NotifyState::Ready]);
+                self.send(&[NotifyState::Ready]);
             }
             Report::Reloading { .. } => self.reloading(),
             Report::Reloaded { .. } | Report::RolledBack { .. } => self.reloaded(),
-            Report::Stopping { .. } => send(&[NotifyState::Stopping]),
+            Report::Stopping { .. } => self.send(&[NotifyState::Stopping]),
             Report::Ready { .. }
             | Report::Failed { .. }
             | Report::Gone { .. }
@@ -43,8 +74,8 @@ impl Manager {
         if self.started && !std::mem::replace(&mut self.reloading, true) {
             match NotifyState::monotonic_usec_now() {
                 // Type=notify-reload takes RELOADING=1 only with the moment in the same message.
-                Ok(now) => send(&[NotifyState::Reloading, now]),
-                Err(_) => send(&[NotifyState::Reloading]),
+                Ok(now) => self.send(&[NotifyState::Reloading, now]),
+                Err(_) => self.send(&[NotifyState::Reloading]),
             }
         }
     }
@@ -52,40 +83,129 @@ impl Manager {
     /// A reload has ended, well or not: systemd must never be left waiting for READY=1.
     pub(super) fn reloaded(&mut self) {
         if std::mem::take(&mut self.reloading) {
-            send(&[NotifyState::Ready]);
+            self.send(&[NotifyState::Ready]);
         }
     }
 
     /// Says the state of the whole, if it has changed.
     pub(super) fn status(&mut self, status: String) {
         if self.status != status {
-            send(&[NotifyState::Status(&status)]);
+            self.send(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 
     /// Asks systemd to wait until `due`, which is when what is under way will have succeeded or failed.
     pub(super) fn extend(&mut self, due: Option<Time>, now: Time) {
-        let Some(until) = due.map(|due| due + SLACK).filter(|until| *until > self.patient_until) else { return };
+        let Some(until) = due
+            .map(|due| due + SLACK)
+            .filter(|until| *until > self.patient_until)
+        else {
+            return;
+        };
         if let Ok(usec) = u32::try_from(until.since(now).as_micros()) {
-            send(&[NotifyState::ExtendTimeoutUsec(usec)]);
+            self.send(&[NotifyState::ExtendTimeoutUsec(usec)]);
             // Not again for every little step: a third of the slack is enough of a difference.
             self.patient_until = until + SLACK / 3;
         }
     }
 
     /// Says that the primary is alive.
-    pub(super) fn heartbeat(&self) {
-        send(&[NotifyState::Watchdog]);
+    pub(super) fn heartbeat(&mut self) {
+        self.send(&[NotifyState::Watchdog]);
     }
+
+    /// Waits until what waits can go out; for ever if nothing does.
+    pub(super) async fn writable(&self) {
+        match &self.socket {
+            Some(socket) if !self.waiting.is_empty() => drop(socket.writable().await),
+            Some(_) | None => std::future::pending().await,
+        }
+    }
+
+    /// Sends what waits, as far as the manager takes it.
+    pub(super) fn flush(&mut self) {
+        while let (Some(socket), Some(message)) = (&self.socket, self.waiting.front()) {
+            match socket.try_send(message.as_bytes()) {
+                Ok(_) => drop(self.waiting.pop_front()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // A manager that is gone is no reason to fail; the next message looks for it again.
+                Err(_) => self.socket = None,
+            }
+        }
+    }
+
+    fn send(&mut self, what: &[NotifyState<'_>]) {
+        let Some(address) = &self.address else { return };
+        if self.socket.is_none() {
+            self.socket = connect(address).ok();
+        }
+        // What is only about now is not said twice.
+        let replaces = |key: &str| matches!(key, "STATUS" | "WATCHDOG" | "EXTEND_TIMEOUT_USEC");
+        let message: String = what.iter().map(|state| format!("{state}\n")).collect();
+        let key = |message: &str| message.split('=').next().map(str::to_owned);
+        let new = key(&message).unwrap_or_default();
+        self.waiting
+            .retain(|old| !replaces(&new) || key(old).as_ref() != Some(&new));
+        self.waiting.push_back(message);
+        while self.waiting.len() > MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.flush();
+    }
+}
+
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let name = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    let socket = StdDatagram::unbound()?;
+    socket.connect_addr(&name)?;
+    socket.set_nonblocking(true)?;
+    UnixDatagram::from_std(socket)
 }
 
 /// Returns how often to say so: half of what systemd expects; `None` if it expects nothing.
 pub(super) fn heartbeat_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|interval| interval / 2).filter(|half| !half.is_zero())
+    sd_notify::watchdog_enabled()
+        .map(|interval| interval / 2)
+        .filter(|half| !half.is_zero())
 }
 
-fn send(what: &[NotifyState<'_>]) {
-    // A manager that is gone or restarting is no reason to fail: the next state change is said again.
-    let _ = sd_notify::notify(what);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manager_that_does_not_read_holds_nobody_up_and_misses_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = StdDatagram::bind(&path).unwrap();
+        let mut ours = Manager {
+            address: Some(path.into_os_string()),
+            ..Manager::from_env()
+        };
+        ours.started = true;
+        for n in 0..2000 {
+            ours.status(format!("status {n}"));
+        }
+        ours.reloading();
+        ours.reloaded();
+        manager.set_nonblocking(true).unwrap();
+        let (mut heard, mut buffer) = (String::new(), [0; 4096]);
+        while !heard.contains("RELOADING=1") || !heard.ends_with("READY=1\n") {
+            while let Ok(length) = manager.recv(&mut buffer) {
+                heard.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+            }
+            if !ours.waiting.is_empty() {
+                ours.writable().await;
+                ours.flush();
+            }
+        }
+        assert!(
+            heard.contains("STATUS=status 1999\nRELOADING=1\nMONOTONIC_USEC="),
+            "{heard}"
+        );
+    }
 }

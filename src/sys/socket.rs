@@ -149,19 +149,22 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let mut control = nix::cmsg_space!(libc::ucred, [std::os::fd::RawFd; 16]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        flags,
+    )?;
     let mut uid = None;
     // Where the control buffer is too small the kernel has closed what did not fit.
     for part in message.cmsgs().into_iter().flatten() {
-        match part {
-            ControlMessageOwned::ScmRights(fds) => {
-                for fd in fds {
-                    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            for fd in fds {
+                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
             }
-            ControlMessageOwned::ScmCredentials(credentials) => uid = Some(credentials.uid()),
-            _ => {}
+        } else if let ControlMessageOwned::ScmCredentials(credentials) = part {
+            uid = Some(credentials.uid());
         }
     }
     Ok(Datagram {

@@ -267,16 +267,14 @@ impl Prepared {
             let Ok(target) = RawFd::try_from(target) else {
                 return false;
             };
-            // SAFETY: both calls work on numbers in the child's own table; dup2(2) clears close-on-exec.
-            let placed = unsafe {
-                if *fd >= 0 {
-                    libc::dup2(*fd, target)
-                } else {
-                    libc::close(target).max(0)
+            if *fd >= 0 {
+                // SAFETY: works on numbers in the child's own table; dup2(2) clears close-on-exec.
+                if unsafe { libc::dup2(*fd, target) } < 0 {
+                    return false;
                 }
-            };
-            if placed < 0 {
-                return false;
+            } else {
+                // SAFETY: works on a number in the child's own table; that it was not open is fine.
+                unsafe { libc::close(target) };
             }
         }
         // What the primary itself inherited without close-on-exec. Kernels before 5.11 do not know the flag; there
@@ -373,9 +371,9 @@ mod tests {
         std::fs::File::from(read)
             .read_to_string(&mut output)
             .unwrap();
-        let status = match nix::sys::wait::waitpid(child.pid, None).unwrap() {
-            nix::sys::wait::WaitStatus::Exited(_, status) => status,
-            other => panic!("{other:?}"),
+        let ended = nix::sys::wait::waitpid(child.pid, None).unwrap();
+        let nix::sys::wait::WaitStatus::Exited(_, status) = ended else {
+            panic!("{ended:?}")
         };
         (output, status, failure(child.failure))
     }

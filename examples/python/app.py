@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""A Python web server under systemd's socket activation: no framework, no change for dogwatch."""
+import os
+import signal
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Hello(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = f"hello from pid {os.getpid()}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        if stopping.is_set():
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # a request that is being answered is finished before the process ends
+
+    def __init__(self):
+        super().__init__(("", 0), Hello, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.socket(fileno=3)  # the first socket that systemd, or dogwatch, passes
+
+
+stopping = threading.Event()
+server = Server()
+
+
+def stop(*_):
+    stopping.set()
+    threading.Thread(target=server.shutdown).start()
+
+
+signal.signal(signal.SIGTERM, stop)
+server.serve_forever()
+server.server_close()
