@@ -70,19 +70,27 @@ fn python_asyncio_serves() {
     }
     let program = "
 import asyncio, os, signal, socket
+active = set()
 async def serve(reader, writer):
+    active.add(writer)
     await reader.readuntil(b'\\r\\n\\r\\n')
     body = b'pid %d' % os.getpid()
     writer.write(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s' % (len(body), body))
     await writer.drain()
     writer.close()
+    await writer.wait_closed()
+    active.discard(writer)
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncio.start_server(serve, sock=socket.socket(fileno=3))
     await stop.wait()
-    server.close()
+    # asyncio resets what it accepted in the turn in which its server is closed: stop accepting first, close later.
+    asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
     await asyncio.sleep(0.1)
+    server.close()
+    while active:
+        await asyncio.sleep(0.01)
 asyncio.run(main())
 ";
     reload_under_load(Setup::new(&RUN).arguments_after(&["--", "python3", "-c", program])).stop();

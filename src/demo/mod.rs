@@ -134,7 +134,7 @@ async fn beat(times: Option<u32>) {
             tokio::time::sleep(interval / 2).await;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn listen(

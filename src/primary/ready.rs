@@ -53,7 +53,7 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
         match when {
             ReadyWhen::Alive(time) => tokio::time::sleep(time).await,
             ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Fd | ReadyWhen::Accepting => {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     };
@@ -83,7 +83,7 @@ async fn until_line(pipe: Option<&Receiver>) {
             Err(_) => break,
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Looks often at first, then less: every tenth of the time that has passed, at most ten times a second.

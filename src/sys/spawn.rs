@@ -418,7 +418,7 @@ mod tests {
             (127, Some((Stage::Execute, Errno::ENOENT)))
         );
         let (.., failure) = run(&["/bin/true"], |p| {
-            p.directory = Some(Path::new("/no/such/directory"))
+            p.directory = Some(Path::new("/no/such/directory"));
         });
         assert_eq!(failure, Some((Stage::Directory, Errno::ENOENT)));
         let (_, status, failure) = run(&["/bin/sh", "-c", "exit 127"], |_| {});
