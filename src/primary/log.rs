@@ -140,6 +140,15 @@ pub(super) fn is_writable(fd: &impl AsFd) -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
+/// Whether a terminal is gone (`POLLHUP` in `poll(2)`).
+pub(super) fn is_hung_up(fd: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    let _ = poll(&mut fds, PollTimeout::ZERO);
+    fds[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
 /// How bad a report is, its message id and its fields.
 fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)>) {
     let worker = |worker: &dyn ToString, slot: &dyn ToString, generation: &dyn ToString| {

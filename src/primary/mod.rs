@@ -224,6 +224,10 @@ impl Primary {
                 self.asked_to_stop = true;
                 self.handle(Event::Stop);
             }
+            // The terminal was closed: nobody asked for a reload, and nobody is there to stop us later.
+            Asked::Reload if self.app.on_terminal && log::is_hung_up(&io::stdout()) => {
+                self.on_signal(Asked::Stop);
+            }
             Asked::Reload => self.reload(),
             Asked::More => self.handle(Event::Scale(Scale::By(1))),
             Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),

@@ -190,10 +190,10 @@ impl Process {
         })
     }
 
-    /// Ends the worker and all that it started in its session.
+    /// Ends the worker and all of its process group.
     pub(super) fn kill(&self) {
         if !self.is_left {
-            // It may not lead its group yet, just after the fork.
+            // It may not lead its group yet, just after it was made.
             process::signal(self.pid, Signal::SIGKILL);
         }
         process::signal_group(self.pid, Signal::SIGKILL);

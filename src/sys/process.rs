@@ -49,7 +49,7 @@ pub fn signal(child: Pid, signal: Signal) {
     let _ = kill(child, signal);
 }
 
-/// Sends a signal to every process of the session that `leader` began, whether or not the leader still lives.
+/// Sends a signal to every process of the group that `leader` began, whether or not the leader still lives.
 pub fn signal_group(leader: Pid, signal: Signal) {
     let _ = kill(Pid::from_raw(-leader.as_raw()), signal);
 }

@@ -1,17 +1,17 @@
-//! Starting a program by fork and exec.
+//! Starting a program: clone and exec.
 //!
-//! `std::process::Command` cannot do this: its environment is fixed before the fork, and `LISTEN_PID` must be the
-//! child's own pid, which only the child knows (`sd_listen_fds(3)`). So everything is prepared before the fork, and
+//! `std::process::Command` cannot do this: its environment is fixed before the child is made, and `LISTEN_PID` must be the
+//! child's own pid, which only the child knows (`sd_listen_fds(3)`). So everything is prepared before, and
 //! the child makes system calls only, writes its pid over a placeholder, and executes the program.
 //!
-//! A failure between fork and exec travels back as stage and errno over a close-on-exec pipe, which a successful exec
+//! A failure between clone and exec travels back as stage and errno over a close-on-exec pipe, which a successful exec
 //! closes: what could not be executed is told from what ran and failed. Nobody waits for it; it is read when the
 //! child has ended.
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::unistd::{ForkResult, Pid, pipe2};
+use nix::unistd::{Pid, pipe2};
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read as _};
@@ -41,7 +41,7 @@ pub struct Program<'a> {
 /// A started child.
 #[derive(Debug)]
 pub struct Child {
-    /// Its pid, which is also its session and process group.
+    /// Its pid, which is also its process group.
     pub pid: Pid,
     /// Holds the stage and errno of what went wrong before exec, once the child has ended.
     pub failure: OwnedFd,
@@ -51,10 +51,8 @@ pub struct Child {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// Making the child.
-    Fork = 1,
     /// Moving its descriptors to their places.
-    Descriptors,
+    Descriptors = 2,
     /// Changing to its directory.
     Directory,
     /// Restoring its limits.
@@ -66,7 +64,6 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Fork => "making a process",
             Self::Descriptors => "arranging file descriptors",
             Self::Directory => "changing directory",
             Self::Limits => "restoring limits",
@@ -78,28 +75,20 @@ impl fmt::Display for Stage {
 /// Starts a program.
 ///
 /// # Errors
-/// When a string holds a zero byte, or pipe(2) or fork(2) fails. What fails later is in [`Child::failure`].
+/// When a string holds a zero byte, or pipe(2) or clone(2) fails. What fails later is in [`Child::failure`].
 pub fn spawn(program: Program<'_>) -> io::Result<Child> {
     let (failure, report) = pipe2(OFlag::O_CLOEXEC)?;
     let mut prepared = Prepared::new(program)?;
     let mask = SigSet::all();
     let mut before = SigSet::empty();
-    // A signal between fork and exec must not run the primary's handlers in the child.
+    // A signal between clone and exec must not run the primary's handlers in the child.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), Some(&mut before))?;
-    // SAFETY: the primary has one thread, so the child's copy of it is whole; the child only makes system calls on
-    // memory that `Prepared` has allocated before.
-    let forked = unsafe { nix::unistd::fork() };
-    if let Ok(ForkResult::Child) = forked {
-        prepared.become_program(report.as_raw_fd());
-    }
+    let child = prepared.clone_child(report.as_raw_fd());
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    match forked? {
-        ForkResult::Parent { child } => Ok(Child {
-            pid: child,
-            failure,
-        }),
-        ForkResult::Child => unreachable!("the child executes or exits"),
-    }
+    Ok(Child {
+        pid: child?,
+        failure,
+    })
 }
 
 /// Returns what went wrong before exec, if anything did. To be asked when the child has ended.
@@ -138,7 +127,7 @@ pub fn find(name: &str, path: &OsStr, directory: Option<&Path>) -> io::Result<Pa
     Err(reason.into())
 }
 
-/// Everything that the child needs, allocated before the fork.
+/// Everything that the child needs, allocated before it is made.
 struct Prepared {
     path: CString,
     arguments: Pointers,
@@ -171,6 +160,21 @@ impl Pointers {
     }
 }
 
+/// Enough for the child's few frames, with room to spare.
+const STACK: usize = 64 * 1024;
+
+/// What the child begins with.
+struct Start<'a> {
+    prepared: &'a mut Prepared,
+    report: RawFd,
+}
+
+extern "C" fn child_main(start: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `clone_child` passes a `Start` that lives until the child is done, and stands still meanwhile.
+    let start = unsafe { &mut *start.cast::<Start<'_>>() };
+    start.prepared.become_program(start.report)
+}
+
 impl Prepared {
     fn new(program: Program<'_>) -> io::Result<Self> {
         let environment = Pointers::new(&program.environment)?;
@@ -201,9 +205,34 @@ impl Prepared {
         })
     }
 
+    /// Makes the child as posix_spawn(3) does: it borrows our memory while we stand still, so that nothing of a large
+    /// primary is copied. Returns when the child has executed the program, or has ended.
+    fn clone_child(&mut self, report: RawFd) -> io::Result<Pid> {
+        let mut stack = vec![0u8; STACK];
+        let mut start = Start {
+            prepared: self,
+            report,
+        };
+        // SAFETY: one past the end of `stack`, rounded down to the alignment that every architecture is content with;
+        // stacks grow down on all that Linux's Rust targets have in common with dogwatch.
+        let top = unsafe { stack.as_mut_ptr().add(STACK & !15) };
+        let top = top.wrapping_sub(top.addr() & 15);
+        // SAFETY: CLONE_VFORK stops us until the child has let go of our memory, so `stack` and `start` outlive its use
+        // of them, and nobody else touches them meanwhile. All signals are blocked, so none of our handlers runs in
+        // the child; without CLONE_SIGHAND its dispositions are its own.
+        let pid = unsafe {
+            libc::clone(
+                child_main,
+                top.cast(),
+                libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+                (&raw mut start).cast(),
+            )
+        };
+        Errno::result(pid).map(Pid::from_raw).map_err(Into::into)
+    }
+
     /// The child's whole life before exec. System calls only, no allocation, no return.
-    fn become_program(&mut self, report: RawFd) -> ! {
-        let mut report = report;
+    fn become_program(&mut self, mut report: RawFd) -> ! {
         let stage = self.arrange(&mut report);
         let errno = Errno::last_raw();
         let mut message = [stage as u8; 5];
@@ -216,8 +245,10 @@ impl Prepared {
 
     /// Does all that comes before the program; returns the stage that failed, with errno set.
     fn arrange(&mut self, report: &mut RawFd) -> Stage {
-        // SAFETY: setsid(2) cannot fail here: a new child leads no process group.
-        unsafe { libc::setsid() };
+        // A group and not a session of its own: a terminal's Ctrl-C reaches only the primary either way, but the
+        // scheduler shares the processor among sessions (autogroup, sched(7)), to the cost of whoever has only one.
+        // SAFETY: setpgid(2) on itself cannot fail: a new child is no session leader.
+        unsafe { libc::setpgid(0, 0) };
         // SAFETY: prctl(2) with PR_SET_PDEATHSIG takes a number: without a primary there is nobody to end the worker.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
         reset_signals();
