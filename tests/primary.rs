@@ -729,3 +729,43 @@ fn too_few_processes_are_survived() {
     assert!(primary.get("/").starts_with("hello"));
     primary.stop();
 }
+
+#[test]
+fn a_closed_terminal_stops_it_and_lines_carry_their_slot() {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let close_on_exec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(&terminal.master, close_on_exec).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(dogwatch())
+        .args([
+            "run",
+            "--name",
+            "shop",
+            "-l",
+            "127.0.0.1:0",
+            "--ready",
+            "alive:10ms",
+        ])
+        .args(["--", "/bin/sh", "-c", "echo here I am; exec sleep 60"])
+        .env("RUNTIME_DIRECTORY", folder.path())
+        .stdout(terminal.slave)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut master = std::fs::File::from(terminal.master);
+    let (mut seen, mut buffer) = (String::new(), [0; 1024]);
+    while !seen.contains("shop/0 |\x1b[0m here I am") {
+        let read = master.read(&mut buffer).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    drop(master);
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGHUP,
+    )
+    .unwrap();
+    assert_eq!(
+        wait_for("its end", || child.try_wait().unwrap()).code(),
+        Some(0)
+    );
+}

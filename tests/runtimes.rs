@@ -55,6 +55,12 @@ fn node_listens_on_descriptor_3() {
 }
 
 #[test]
+fn rust_serves_with_listenfd() {
+    let server = load_client().with_file_name("hello");
+    reload_under_load(Setup::new(&RUN).arguments_after(&["--", server.to_str().unwrap()])).stop();
+}
+
+#[test]
 fn python_serves_with_its_standard_library() {
     if which("python3").is_none() && skip("python3") {
         return;
