@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use listenfd::ListenFd;
 use std::convert::Infallible;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,6 +40,8 @@ async fn main() -> std::io::Result<()> {
         }
     }
     drop(listener);
+    // A client whose connection was accepted a moment ago has yet to speak; to close it now would be rude.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     graceful.shutdown().await;
     Ok(())
 }
