@@ -54,57 +54,34 @@ impl Primary {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self {
-            child,
-            _folder: folder,
-        }
+        Self { child, _folder: folder }
     }
 
     fn children(&self) -> Vec<i32> {
         let pid = self.child.id();
         let text =
             std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        text.split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .collect()
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     fn status(&self, field: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(field))
-            .unwrap();
-        line.trim_start_matches(':')
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
+        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 
 impl Drop for Primary {
     fn drop(&mut self) {
-        let _ = kill(
-            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            Signal::SIGTERM,
-        );
+        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
         std::thread::sleep(Duration::from_millis(100));
-        let _ = kill(
-            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            Signal::SIGTERM,
-        );
+        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
         let _ = self.child.wait();
     }
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -127,13 +104,7 @@ fn answers(port: u16, requests: &str) -> u64 {
         ])
         .output()
         .unwrap();
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
+    String::from_utf8(output.stdout).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Four workers under the primary, and the same four sharing a socket with nobody above them.
@@ -152,34 +123,23 @@ fn throughput() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let bare_port = listener.local_addr().unwrap().port();
     let passed = OwnedFd::from(listener);
-    nix::fcntl::fcntl(
-        &passed,
-        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-    )
-    .unwrap();
-    let script = format!(
-        "exec 3<&{}; exec env LISTEN_FDS=1 {worker} demo-worker",
-        passed.as_raw_fd()
-    );
-    let mut bare: Vec<Child> = (0..4)
-        .map(|_| Command::new("bash").args(["-c", &script]).spawn().unwrap())
-        .collect();
+    nix::fcntl::fcntl(&passed, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let script =
+        format!("exec 3<&{}; exec env LISTEN_FDS=1 {worker} demo-worker", passed.as_raw_fd());
+    let mut bare: Vec<Child> =
+        (0..4).map(|_| Command::new("bash").args(["-c", &script]).spawn().unwrap()).collect();
     let answering = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     wait_until("both", || answering(port) && answering(bare_port));
     std::thread::sleep(Duration::from_millis(500));
     println!("throughput, 4 workers, answers under the primary / the same 4 processes alone");
-    for (name, requests) in [
-        ("a connection for each request", "1"),
-        ("20 requests a connection", "20"),
-    ] {
+    for (name, requests) in
+        [("a connection for each request", "1"), ("20 requests a connection", "20")]
+    {
         let mut ratios: Vec<f64> = (0..5)
             .map(|_| answers(port, requests) as f64 / answers(bare_port, requests) as f64)
             .collect();
         ratios.sort_by(f64::total_cmp);
-        println!(
-            "  {name}: median {:.2} (of {:.2} to {:.2})",
-            ratios[2], ratios[0], ratios[4]
-        );
+        println!("  {name}: median {:.2} (of {:.2} to {:.2})", ratios[2], ratios[0], ratios[4]);
     }
     for child in &mut bare {
         let _ = child.kill();
@@ -254,13 +214,7 @@ fn spawn_rate() {
     for _ in 0..3 {
         let began = Instant::now();
         let mut children: Vec<Child> = (0..COUNT)
-            .map(|_| {
-                Command::new("/bin/sleep")
-                    .arg("60")
-                    .stdin(Stdio::null())
-                    .spawn()
-                    .unwrap()
-            })
+            .map(|_| Command::new("/bin/sleep").arg("60").stdin(Stdio::null()).spawn().unwrap())
             .collect();
         let bare = began.elapsed();
         for child in &mut children {

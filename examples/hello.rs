@@ -14,17 +14,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::from(format!(
-        "hello from pid {}\n",
-        std::process::id()
-    ))))
+    Ok(Response::new(Full::from(format!("hello from pid {}\n", std::process::id()))))
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
-    let passed = ListenFd::from_env()
-        .take_tcp_listener(0)?
-        .expect("systemd, or dogwatch, passes a socket");
+    let passed =
+        ListenFd::from_env().take_tcp_listener(0)?.expect("systemd, or dogwatch, passes a socket");
     passed.set_nonblocking(true)?;
     let listener = TcpListener::from_std(passed)?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -4,10 +4,7 @@
 //! the time is over or standard input ends. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
 //! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
 //! before the next was sent, is none.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a client may have threads and a clock"
-)]
+#![expect(clippy::disallowed_methods, reason = "a client may have threads and a clock")]
 #![expect(clippy::print_stdout, reason = "this is its result")]
 
 use std::collections::BTreeMap;
@@ -23,13 +20,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str, default: u64| {
         let at = arguments.iter().position(|a| a == name);
-        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
-            .unwrap_or(default)
+        at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
-    let path = arguments
-        .iter()
-        .position(|a| a == "--path")
-        .and_then(|at| arguments.get(at + 1));
+    let path = arguments.iter().position(|a| a == "--path").and_then(|at| arguments.get(at + 1));
     let path = path.map_or("/", String::as_str).to_owned();
     let address = arguments.first().cloned().unwrap_or_default();
     let (clients, requests) = (option("--clients", 8), option("--requests", 1));
@@ -86,15 +79,9 @@ fn converse(
 ) -> Result<(), &'static str> {
     let mut stream = TcpStream::connect(address).map_err(|e| kind(&e))?;
     let _ = stream.set_nodelay(true);
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .map_err(|e| kind(&e))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|e| kind(&e))?;
     for nth in 1..=requests {
-        let connection = if nth == requests {
-            "close"
-        } else {
-            "keep-alive"
-        };
+        let connection = if nth == requests { "close" } else { "keep-alive" };
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: {connection}\r\n\r\n");
         stream.write_all(request.as_bytes()).map_err(|e| kind(&e))?;
@@ -121,9 +108,8 @@ fn read_response(stream: &mut TcpStream) -> Result<bool, &'static str> {
                 head.lines()
                     .find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
             };
-            let length: usize = field("content-length:")
-                .and_then(|n| n.parse().ok())
-                .ok_or("other")?;
+            let length: usize =
+                field("content-length:").and_then(|n| n.parse().ok()).ok_or("other")?;
             if bytes.len() >= head_end + 4 + length {
                 return Ok(field("connection:").is_some_and(|c| c == "close"));
             }

@@ -36,10 +36,8 @@ fn every_room_knows_only_those_it_may() {
             let text = std::fs::read_to_string(&file).unwrap();
             for (number, line) in text.lines().enumerate() {
                 for named in line.split("crate::").skip(1) {
-                    let named: String = named
-                        .chars()
-                        .take_while(|c| c.is_alphanumeric() || *c == '_')
-                        .collect();
+                    let named: String =
+                        named.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                     if named != room && !known.contains(&named.as_str()) {
                         wrong.push(format!(
                             "{}:{}: {room} knows {named}",
@@ -71,9 +69,7 @@ fn pure_rooms_touch_neither_world_nor_clock() {
     for room in ["core", "protocol", "config"] {
         for file in sources(&root.join(room)) {
             let text = std::fs::read_to_string(&file).unwrap();
-            let code = text
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             for line in code {
                 for word in worldly {
                     assert!(!line.contains(word), "{}: {line}", file.display());
@@ -86,15 +82,8 @@ fn pure_rooms_touch_neither_world_nor_clock() {
 #[test]
 fn every_room_is_on_the_list() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for entry in std::fs::read_dir(root)
-        .unwrap()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-    {
+    for entry in std::fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
         let room = entry.file_name().to_string_lossy().into_owned();
-        assert!(
-            MAY_KNOW.iter().any(|(known, _)| *known == room),
-            "{room} is on no list"
-        );
+        assert!(MAY_KNOW.iter().any(|(known, _)| *known == room), "{room} is on no list");
     }
 }

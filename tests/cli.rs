@@ -1,9 +1,5 @@
 //! Bad input at start: one clear line, at most one hint, exit code 2, and nothing was begun.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -29,10 +25,7 @@ fn refusal(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
         .output()
         .unwrap();
     assert!(output.stdout.is_empty(), "nothing on standard output");
-    (
-        output.status.code(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -109,11 +102,7 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
     for (text, flags, expected) in cases {
         std::fs::write(folder.path().join("app.toml"), text).unwrap();
         let arguments = [&["run", "--config", "app.toml"], flags].concat();
-        assert_eq!(
-            refusal(folder.path(), &arguments),
-            (Some(2), expected.to_owned()),
-            "{text}"
-        );
+        assert_eq!(refusal(folder.path(), &arguments), (Some(2), expected.to_owned()), "{text}");
     }
     let missing = refusal(folder.path(), &["run", "--config", "none.toml"]);
     assert_eq!(
@@ -148,11 +137,7 @@ fn bad_flags_are_refused() {
 /// Passes one socket as fd 3 and returns what is said.
 fn passing(socket: impl Into<OwnedFd>, names: &str) -> (Option<i32>, String) {
     let socket = socket.into();
-    nix::fcntl::fcntl(
-        &socket,
-        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-    )
-    .unwrap();
+    nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let number = socket.as_raw_fd();
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
@@ -165,10 +150,7 @@ fn passing(socket: impl Into<OwnedFd>, names: &str) -> (Option<i32>, String) {
         .env("RUNTIME_DIRECTORY", folder.path())
         .output()
         .unwrap();
-    (
-        output.status.code(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -193,8 +175,5 @@ fn what_is_passed_and_does_not_listen_is_refused_by_name() {
     // A datagram socket has nothing to listen for, and is fine; /bin/true is not, and is given up.
     let (code, said) = passing(UdpSocket::bind("127.0.0.1:0").unwrap(), "");
     assert_eq!(code, Some(1), "{said}");
-    assert!(
-        said.starts_with("dogwatch: adopted 'unknown' 127.0.0.1:"),
-        "{said}"
-    );
+    assert!(said.starts_with("dogwatch: adopted 'unknown' 127.0.0.1:"), "{said}");
 }

@@ -1,10 +1,6 @@
 //! No connection is refused, reset or cut short: 50 reloads, scaling up and down and crashes of workers that serve
 //! nobody just then, under load with a connection for each request and with connections that are kept. Counts, not times.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -62,19 +58,12 @@ fn fifty_reloads_and_scaling_lose_nothing() {
 #[test]
 fn a_reload_to_a_broken_version_under_load_loses_nothing() {
     let script = "[ -z \"$BROKEN\" ] || exit 9; exec";
-    let script = format!(
-        "{script} {} demo-worker $FLAGS",
-        support::dogwatch().display()
-    );
-    let setup = Setup::script(
-        &["-n", "3", "--settle", "300ms", "--ready-timeout", "500ms"],
-        &script,
-    );
+    let script = format!("{script} {} demo-worker $FLAGS", support::dogwatch().display());
+    let setup =
+        Setup::script(&["-n", "3", "--settle", "300ms", "--ready-timeout", "500ms"], &script);
     let file = setup.folder().join("app.env");
     std::fs::write(&file, "").unwrap();
-    let mut primary = setup
-        .arguments(&["--environment-file", file.to_str().unwrap()])
-        .start();
+    let mut primary = setup.arguments(&["--environment-file", file.to_str().unwrap()]).start();
     primary.is_ready();
     let (short, kept) = (load(&primary, 1), load(&primary, 10));
     let mut reload = |variables: &str, verdict: &str| {
@@ -83,20 +72,11 @@ fn a_reload_to_a_broken_version_under_load_loses_nothing() {
         primary.says(verdict);
         assert!(primary.get("/").contains("generation 1,"));
     };
-    reload(
-        "BROKEN=yes\n",
-        "exited with status 9 before it was ready; rolled back to generation 1",
-    );
-    reload(
-        "FLAGS=--mute\n",
-        "was not ready within 500ms; rolled back to generation 1",
-    );
+    reload("BROKEN=yes\n", "exited with status 9 before it was ready; rolled back to generation 1");
+    reload("FLAGS=--mute\n", "was not ready within 500ms; rolled back to generation 1");
     short.stop().assert_clean(500);
     kept.stop().assert_clean(500);
     // One that dies when it serves already takes with it what it was just answering; nobody else loses anything.
-    reload(
-        "FLAGS=\"--die-after 150ms\"\n",
-        "exited with status 1; rolled back to generation 1",
-    );
+    reload("FLAGS=\"--die-after 150ms\"\n", "exited with status 1; rolled back to generation 1");
     primary.stop();
 }

@@ -1,9 +1,5 @@
 //! The real binary with a fake systemd and programmable workers. Everything is waited for, nothing is slept for.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -49,10 +45,7 @@ fn a_life_on_the_wire() {
     primary.tells_systemd("STOPPING=1");
     let (status, said) = primary.ended();
     assert_eq!(status.code(), Some(0));
-    assert!(
-        said.contains("reload done: generation 2 serves every slot"),
-        "{said}"
-    );
+    assert!(said.contains("reload done: generation 2 serves every slot"), "{said}");
 }
 
 #[test]
@@ -75,9 +68,7 @@ fn a_refused_reload_says_why_and_ends_the_reloading_state() {
     let setup = Setup::demo(&QUICK, &[]);
     let file = setup.folder().join("shop.toml");
     std::fs::write(&file, "workers = 1\n").unwrap();
-    let mut primary = setup
-        .arguments(&["--config", file.to_str().unwrap()])
-        .start();
+    let mut primary = setup.arguments(&["--config", file.to_str().unwrap()]).start();
     primary.is_ready();
     std::fs::write(&file, "\nwokers = 2\n").unwrap();
     primary.signal(Signal::SIGHUP);
@@ -86,9 +77,7 @@ fn a_refused_reload_says_why_and_ends_the_reloading_state() {
     let said = primary.says("reload refused");
     let file = file.display();
     assert!(
-        said.contains(&format!(
-            "{file}:2: unknown key 'wokers', expected one of 'command'"
-        )),
+        said.contains(&format!("{file}:2: unknown key 'wokers', expected one of 'command'")),
         "{said}"
     );
     assert!(said.ends_with("; everything goes on as it was"), "{said}");
@@ -99,9 +88,7 @@ fn a_refused_reload_says_why_and_ends_the_reloading_state() {
 
 #[test]
 fn the_watchdog_is_pinged_twice_an_interval() {
-    let primary = Setup::demo(&QUICK, &[])
-        .env("WATCHDOG_USEC", "200000")
-        .start();
+    let primary = Setup::demo(&QUICK, &[]).env("WATCHDOG_USEC", "200000").start();
     for _ in 0..5 {
         primary.tells_systemd("WATCHDOG=1");
     }
@@ -129,12 +116,7 @@ fn environment_files_are_read_again_and_a_broken_one_is_refused() {
     let setup = Setup::demo(&QUICK, &[]);
     let file = setup.folder().join("app.env");
     std::fs::write(&file, "GREETING=\"one two\"\nSECOND=2\n").unwrap();
-    let run = [
-        "--environment-file",
-        file.to_str().unwrap(),
-        "--env",
-        "SECOND=two",
-    ];
+    let run = ["--environment-file", file.to_str().unwrap(), "--env", "SECOND=two"];
     let mut primary = setup.arguments(&run).start();
     primary.is_ready();
     assert_eq!(primary.get("/env?GREETING"), "one two\n");
@@ -162,10 +144,7 @@ fn reload_follows_the_symlink_and_rollback_goes_back_to_where_it_was() {
     let setup = Setup::new(&["-n", "2", "--settle", "0ms"]);
     let folder = setup.folder().to_owned();
     let worker = |greeting: &str| {
-        format!(
-            "#!/bin/sh\nexec {} demo-worker --greeting {greeting}\n",
-            dogwatch().display()
-        )
+        format!("#!/bin/sh\nexec {} demo-worker --greeting {greeting}\n", dogwatch().display())
     };
     let release = |name: &str, script: &str| {
         let file = folder.join(name).join("serve");
@@ -190,20 +169,11 @@ fn reload_follows_the_symlink_and_rollback_goes_back_to_where_it_was() {
     release("r1", &worker("one"));
     release("r2", &worker("two"));
     // Serves in slot 0 and not in slot 1: the first is relieved, then both go back.
-    release(
-        "r3",
-        &format!(
-            "#!/bin/sh\n[ $DOGWATCH_SLOT = 0 ] || exit 3\n{}",
-            worker("three")
-        ),
-    );
+    release("r3", &format!("#!/bin/sh\n[ $DOGWATCH_SLOT = 0 ] || exit 3\n{}", worker("three")));
     switch("r1");
     let current = folder.join("current");
     let run = ["--working-directory", current.to_str().unwrap()];
-    let mut primary = setup
-        .arguments(&run)
-        .arguments_after(&["--", "./serve"])
-        .start();
+    let mut primary = setup.arguments(&run).arguments_after(&["--", "./serve"]).start();
     primary.is_ready();
     assert!(primary.get("/").starts_with("one "));
     switch("r2");
@@ -249,10 +219,7 @@ fn an_epoll_set_with_the_listener_is_evidence() {
 #[test]
 fn a_server_below_a_shell_is_found() {
     // LISTEN_PID is the shell's; a server below it must not look at it (sd_listen_fds(3)).
-    let script = format!(
-        "unset LISTEN_PID; {} demo-worker & wait",
-        dogwatch().display()
-    );
+    let script = format!("unset LISTEN_PID; {} demo-worker & wait", dogwatch().display());
     expect_ready(&[], &script, ACCEPTING);
 }
 
@@ -266,11 +233,7 @@ fn a_thread_in_accept_poll_or_select_is_evidence() {
             "exec python3 -c 'import socket, select, time\ns = socket.socket(fileno=3)\n{body}'"
         )
     };
-    expect_ready(
-        &["--blocking"],
-        &python("while True: s.accept()"),
-        ACCEPTING,
-    );
+    expect_ready(&["--blocking"], &python("while True: s.accept()"), ACCEPTING);
     expect_ready(
         &[],
         &python("p = select.poll(); p.register(7 if False else 3, select.POLLIN); p.poll()"),
@@ -302,18 +265,10 @@ fn systemd_notify_in_a_script_is_evidence_and_returns_at_once() {
     let script = "before=$(date +%s); systemd-notify --ready --status='up and running' || echo failed >&2; \
                   echo took $(( $(date +%s) - before < 4 )) >&2; exec sleep 60";
     let mut primary = Setup::script(&["--ready", "notify"], script).start();
-    let mut lines = [
-        primary.says(""),
-        primary.says(""),
-        primary.says(""),
-        primary.says(""),
-    ];
+    let mut lines = [primary.says(""), primary.says(""), primary.says(""), primary.says("")];
     lines.sort();
     let said = lines.join("\n");
-    assert!(
-        said.contains("took 1") && !said.contains("failed"),
-        "{said}"
-    );
+    assert!(said.contains("took 1") && !said.contains("failed"), "{said}");
     assert!(said.contains("it said READY=1"), "{said}");
     primary.stop();
 }
@@ -321,11 +276,7 @@ fn systemd_notify_in_a_script_is_evidence_and_returns_at_once() {
 #[test]
 fn a_line_on_the_readiness_descriptor_is_evidence() {
     let script = "eval \"echo >&$DOGWATCH_READY_FD\"; exec sleep 60";
-    expect_ready(
-        &["--ready", "fd"],
-        script,
-        "it wrote to its readiness file descriptor",
-    );
+    expect_ready(&["--ready", "fd"], script, "it wrote to its readiness file descriptor");
     // Under a number of one's own, as s6 programs have it; closing it without a line is none.
     let script = "[ $DOGWATCH_READY_FD = 5 ] && echo >&5; exec sleep 60";
     expect_ready(
@@ -334,14 +285,7 @@ fn a_line_on_the_readiness_descriptor_is_evidence() {
         "it wrote to its readiness file descriptor",
     );
     let mut primary = Setup::script(
-        &[
-            "--ready",
-            "fd",
-            "--ready-timeout",
-            "300ms",
-            "--start-limit",
-            "1/60s",
-        ],
+        &["--ready", "fd", "--ready-timeout", "300ms", "--start-limit", "1/60s"],
         "exec 4>&-; exec sleep 60",
     )
     .start();
@@ -378,18 +322,13 @@ fn a_crashed_worker_is_replaced_and_the_others_go_on() {
 
 #[test]
 fn every_slot_given_up_ends_the_primary_with_failure() {
-    let primary = Setup::demo(
-        &["-n", "2", "--start-limit", "2/60s", "--min-delay", "1ms"],
-        &["--exit", "3"],
-    )
-    .start();
+    let primary =
+        Setup::demo(&["-n", "2", "--start-limit", "2/60s", "--min-delay", "1ms"], &["--exit", "3"])
+            .start();
     let (status, said) = primary.ended();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("exited with status 3 before it was ready; the slot is given up after 2 failures within 60s"), "{said}");
-    assert!(
-        said.ends_with("stopping: every slot is given up\n"),
-        "{said}"
-    );
+    assert!(said.ends_with("stopping: every slot is given up\n"), "{said}");
 }
 
 #[test]
@@ -397,18 +336,12 @@ fn what_cannot_be_executed_is_told_from_what_fails() {
     let setup = Setup::new(&["--start-limit", "1/60s"]);
     let program = setup.folder().join("garbage");
     std::fs::write(&program, "neither a binary nor a script\n").unwrap();
-    Command::new("chmod")
-        .arg("+x")
-        .arg(&program)
-        .status()
-        .unwrap();
+    Command::new("chmod").arg("+x").arg(&program).status().unwrap();
     let program = program.to_str().unwrap().to_owned();
     let mut primary = setup.arguments_after(&["--", &program]).start();
     let said = primary.says("could not be started");
     assert!(
-        said.contains(&format!(
-            "could not be started: executing '{program}': Exec format error"
-        )),
+        said.contains(&format!("could not be started: executing '{program}': Exec format error")),
         "{said}"
     );
     assert_eq!(primary.ended().0.code(), Some(1));
@@ -416,14 +349,7 @@ fn what_cannot_be_executed_is_told_from_what_fails() {
 
 #[test]
 fn a_hung_worker_is_ended_and_replaced() {
-    let run = [
-        "--watchdog",
-        "300ms",
-        "--stop-timeout",
-        "5s",
-        "--settle",
-        "0ms",
-    ];
+    let run = ["--watchdog", "300ms", "--stop-timeout", "5s", "--settle", "0ms"];
     let mut primary = Setup::demo(&run, &["--heartbeats", "4"]).start();
     primary.is_ready();
     assert_eq!(primary.get("/env?WATCHDOG_USEC"), "300000\n");
@@ -436,18 +362,11 @@ fn a_hung_worker_is_ended_and_replaced() {
 fn a_wrapper_that_dies_leaves_a_server_that_finishes() {
     // The shell dies of SIGTERM at once; the server below it gets the signal then, and answers what it has.
     // LISTEN_PID is the shell's; a server below it must not look at it (sd_listen_fds(3)).
-    let script = format!(
-        "unset LISTEN_PID; {} demo-worker & wait",
-        dogwatch().display()
-    );
+    let script = format!("unset LISTEN_PID; {} demo-worker & wait", dogwatch().display());
     let mut primary = Setup::script(&QUICK, &script).start();
     primary.is_ready();
     let mut stream = TcpStream::connect(primary.address).unwrap();
-    write!(
-        stream,
-        "GET /slow?ms=800 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET /slow?ms=800 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     // The request is in the worker's hands when it answers another one sent later.
     primary.get("/");
     primary.signal(Signal::SIGTERM);
@@ -489,9 +408,7 @@ fn as_pid_1_it_reaps_and_stops() {
         "LISTEN_PID=1 WATCHDOG_PID=1 exec \"$@\"",
         "bash",
     ];
-    let mut primary = Setup::script(&["--ready", "alive:1s"], script)
-        .under(&unshare)
-        .start();
+    let mut primary = Setup::script(&["--ready", "alive:1s"], script).under(&unshare).start();
     primary.says("0");
     primary.is_ready();
     // The process that the test knows is unshare(1), which passes no signal on: the pid namespace's 1 is its child.
@@ -549,10 +466,7 @@ fn it_listens_itself_on_ports_and_paths() {
     // What a dead process left behind is no obstacle.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let address = format!("unix:{}", path.display());
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut child = Command::new(dogwatch())
         .args([
             "run",
@@ -576,15 +490,8 @@ fn it_listens_itself_on_ports_and_paths() {
     });
     assert_eq!(names, format!("app.sock:tcp-{}:tcp-0\n", port.port()));
     assert!(path.exists());
-    kill(
-        Pid::from_raw(i32::try_from(child.id()).unwrap()),
-        Signal::SIGTERM,
-    )
-    .unwrap();
-    assert_eq!(
-        wait_for("its end", || child.try_wait().unwrap()).code(),
-        Some(0)
-    );
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
     assert!(!path.exists(), "our own socket file is removed");
 }
 
@@ -596,9 +503,7 @@ fn garbage_on_a_notify_socket_is_dropped_and_counted() {
     let socket = UnixDatagram::unbound().unwrap();
     let mut state = 7u64;
     for n in 0..200usize {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let bytes: Vec<u8> = (0..n * 40)
             .map(|at| state.to_le_bytes()[at % 8] ^ u8::try_from(at % 251).unwrap())
             .collect();
@@ -651,23 +556,16 @@ fn a_worker_that_writes_without_end_stalls_only_itself() {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(pid, Signal::SIGHUP).unwrap();
     wait_for("the new generation", || {
-        let generations: BTreeSet<String> = (0..8)
-            .map(|_| get(address, "/env?DOGWATCH_GENERATION"))
-            .collect();
+        let generations: BTreeSet<String> =
+            (0..8).map(|_| get(address, "/env?DOGWATCH_GENERATION")).collect();
         generations.contains("2\n").then_some(())
     });
     kill(pid, Signal::SIGTERM).unwrap();
-    assert_eq!(
-        wait_for("its end", || child.try_wait().unwrap()).code(),
-        Some(0)
-    );
+    assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
     let mut output = vec![0; 4096];
     let read = child.stdout.take().unwrap().read(&mut output).unwrap();
     let output = String::from_utf8_lossy(&output[..read]);
-    assert!(
-        output.lines().take(3).all(|line| line == "flood/0 | flood"),
-        "{output}"
-    );
+    assert!(output.lines().take(3).all(|line| line == "flood/0 | flood"), "{output}");
 }
 
 #[test]
@@ -687,9 +585,8 @@ fn too_few_file_descriptors_are_survived() {
     }
     // Enough for the primary and a worker or two, not for all; nobody is given up for that.
     let limit = ["prlimit", "--nofile=26:26"];
-    let mut primary = Setup::demo(&["-n", "6", "--start-limit", "1/60s"], &[])
-        .under(&limit)
-        .start();
+    let mut primary =
+        Setup::demo(&["-n", "6", "--start-limit", "1/60s"], &[]).under(&limit).start();
     let said = primary.says("Too many open files");
     assert!(said.contains("; starting the slot again"), "{said}");
     assert!(primary.get("/").starts_with("hello"));
@@ -702,24 +599,9 @@ fn too_few_processes_are_survived() {
         return;
     }
     let setup = Setup::demo(&["-n", "3", "--start-limit", "1/60s"], &[]);
-    Command::new("chmod")
-        .args(["-R", "a+rwX"])
-        .arg(setup.folder())
-        .status()
-        .unwrap();
-    Command::new("chown")
-        .arg("-R")
-        .arg("64123")
-        .arg(setup.folder())
-        .status()
-        .unwrap();
-    let limit = [
-        "prlimit",
-        "--nproc=2:2",
-        "setpriv",
-        "--reuid=64123",
-        "--clear-groups",
-    ];
+    Command::new("chmod").args(["-R", "a+rwX"]).arg(setup.folder()).status().unwrap();
+    Command::new("chown").arg("-R").arg("64123").arg(setup.folder()).status().unwrap();
+    let limit = ["prlimit", "--nproc=2:2", "setpriv", "--reuid=64123", "--clear-groups"];
     let mut primary = setup.under(&limit).start();
     let said = primary.says("Resource temporarily unavailable");
     assert!(
@@ -737,15 +619,7 @@ fn a_closed_terminal_stops_it_and_lines_carry_their_slot() {
     nix::fcntl::fcntl(&terminal.master, close_on_exec).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(dogwatch())
-        .args([
-            "run",
-            "--name",
-            "shop",
-            "-l",
-            "127.0.0.1:0",
-            "--ready",
-            "alive:10ms",
-        ])
+        .args(["run", "--name", "shop", "-l", "127.0.0.1:0", "--ready", "alive:10ms"])
         .args(["--", "/bin/sh", "-c", "echo here I am; exec sleep 60"])
         .env("RUNTIME_DIRECTORY", folder.path())
         .stdout(terminal.slave)
@@ -759,13 +633,6 @@ fn a_closed_terminal_stops_it_and_lines_carry_their_slot() {
         seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
     drop(master);
-    kill(
-        Pid::from_raw(i32::try_from(child.id()).unwrap()),
-        Signal::SIGHUP,
-    )
-    .unwrap();
-    assert_eq!(
-        wait_for("its end", || child.try_wait().unwrap()).code(),
-        Some(0)
-    );
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGHUP).unwrap();
+    assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
 }

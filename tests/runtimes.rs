@@ -1,9 +1,5 @@
 //! Unmodified programs of other languages, under load through reloads. The examples are the README's.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -38,10 +34,7 @@ fn reload_under_load(setup: Setup) -> Primary {
         primary.says(&format!("reload done: generation {generation}"));
     }
     load.stop().assert_clean(50);
-    assert!(
-        pids.len() == 3,
-        "every generation is other processes: {pids:?}"
-    );
+    assert!(pids.len() == 3, "every generation is other processes: {pids:?}");
     primary
 }
 
@@ -125,9 +118,6 @@ while True:
     primary.says("it waits on a listener");
     primary.is_ready();
     let pids: BTreeSet<String> = (0..20).map(|_| primary.get("/")).collect();
-    assert!(
-        !pids.is_empty() && pids.iter().all(|pid| pid.starts_with("pid ")),
-        "{pids:?}"
-    );
+    assert!(!pids.is_empty() && pids.iter().all(|pid| pid.starts_with("pid ")), "{pids:?}");
     primary.stop();
 }

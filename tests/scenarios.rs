@@ -10,11 +10,7 @@
 //! ```
 //!
 //! `BLESS=1 cargo test --test scenarios` writes what happens into the files; review it in the diff.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use dogwatch::core::{
     Action, Event, Evidence, How, Outcome, Policy, Scale, Supervisor, Time, Why, WorkerId,
@@ -26,10 +22,7 @@ use std::time::Duration;
 #[test]
 fn every_scenario_holds() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 40, "only {} scenarios", files.len());
     let mut wrong = String::new();
@@ -39,12 +32,7 @@ fn every_scenario_holds() {
         if actual != expected && std::env::var_os("BLESS").is_some() {
             std::fs::write(file, &actual).unwrap();
         } else if actual != expected {
-            let _ = writeln!(
-                wrong,
-                "--- {}\n{}",
-                file.display(),
-                diff(&expected, &actual)
-            );
+            let _ = writeln!(wrong, "--- {}\n{}", file.display(), diff(&expected, &actual));
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -73,10 +61,8 @@ fn play(script: &str) -> String {
         } else if let Some(time) = line.strip_prefix("> after ") {
             pass(sup, &mut now, duration(time), &mut out);
         } else {
-            let event = event(
-                line.strip_prefix("> ")
-                    .unwrap_or_else(|| panic!("not a line: {line}")),
-            );
+            let event =
+                event(line.strip_prefix("> ").unwrap_or_else(|| panic!("not a line: {line}")));
             sup.handle(event, now);
             drain(sup, &mut out);
         }
@@ -97,31 +83,19 @@ fn pass(sup: &mut Supervisor, now: &mut Time, time: Duration, out: &mut String) 
 fn drain(sup: &mut Supervisor, out: &mut String) {
     while let Some(action) = sup.poll_action() {
         let _ = match action {
-            Action::Spawn {
-                worker,
-                slot,
-                generation,
-            } => {
+            Action::Spawn { worker, slot, generation } => {
                 writeln!(out, "  spawn w{worker} slot {slot} generation {generation}")
             }
             Action::Admit(w) => writeln!(out, "  admit w{w}"),
             Action::Withdraw(w) => writeln!(out, "  withdraw w{w}"),
-            Action::Terminate {
-                worker,
-                why: Why::Leave,
-            } => writeln!(out, "  terminate w{worker}"),
-            Action::Terminate {
-                worker,
-                why: Why::Failed,
-            } => writeln!(out, "  terminate w{worker} failed"),
-            Action::Terminate {
-                worker,
-                why: Why::Hung,
-            } => writeln!(out, "  terminate w{worker} hung"),
-            Action::Terminate {
-                worker,
-                why: Why::Leftovers,
-            } => {
+            Action::Terminate { worker, why: Why::Leave } => writeln!(out, "  terminate w{worker}"),
+            Action::Terminate { worker, why: Why::Failed } => {
+                writeln!(out, "  terminate w{worker} failed")
+            }
+            Action::Terminate { worker, why: Why::Hung } => {
+                writeln!(out, "  terminate w{worker} hung")
+            }
+            Action::Terminate { worker, why: Why::Leftovers } => {
                 writeln!(out, "  terminate w{worker} leftovers")
             }
             Action::Kill(w) => writeln!(out, "  kill w{w}"),
@@ -138,9 +112,7 @@ fn settings(line: &str) -> (Policy, u16) {
     let mut policy = Policy::default();
     let mut slots = 1;
     for item in line.split(", ") {
-        let (key, value) = item
-            .split_once(' ')
-            .unwrap_or_else(|| panic!("not a setting: {item}"));
+        let (key, value) = item.split_once(' ').unwrap_or_else(|| panic!("not a setting: {item}"));
         match key {
             "slots" => slots = value.parse().unwrap(),
             "min" => policy.ready_min = Some(value.parse().unwrap()),
@@ -165,10 +137,7 @@ fn event(text: &str) -> Event {
     let words: Vec<&str> = text.split(' ').collect();
     let worker = |n: usize| WorkerId(words[n].strip_prefix('w').unwrap().parse().unwrap());
     match words[0] {
-        "ready" => Event::Ready {
-            worker: worker(1),
-            evidence: Evidence::Notify,
-        },
+        "ready" => Event::Ready { worker: worker(1), evidence: Evidence::Notify },
         "exited" | "left" => Event::Exited {
             worker: worker(1),
             how: How::Exited(words.get(2).map_or(0, |s| s.parse().unwrap())),
@@ -188,10 +157,7 @@ fn event(text: &str) -> Event {
         "drained" => Event::Drained(worker(1)),
         "leaving" => Event::Leaving(worker(1)),
         "heartbeat" => Event::Heartbeat(worker(1)),
-        "more-time" => Event::MoreTime {
-            worker: worker(1),
-            time: duration(words[2]),
-        },
+        "more-time" => Event::MoreTime { worker: worker(1), time: duration(words[2]) },
         "reload" => {
             let (policy, slots) = words.get(1).map_or((Policy::default(), None), |_| {
                 let line = words[1..].join(" ");
@@ -221,22 +187,10 @@ fn duration(text: &str) -> Duration {
 /// The first line that differs, with what stands around it.
 fn diff(expected: &str, actual: &str) -> String {
     let (e, a): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
-    let at = (0..e.len().max(a.len()))
-        .find(|i| e.get(*i) != a.get(*i))
-        .unwrap_or(0);
+    let at = (0..e.len().max(a.len())).find(|i| e.get(*i) != a.get(*i)).unwrap_or(0);
     let from = at.saturating_sub(4);
     let show = |lines: &[&str]| {
-        lines
-            .iter()
-            .skip(from)
-            .take(8)
-            .map(|l| format!("    {l}\n"))
-            .collect::<String>()
+        lines.iter().skip(from).take(8).map(|l| format!("    {l}\n")).collect::<String>()
     };
-    format!(
-        "line {}\n  expected\n{}  happens\n{}",
-        at + 1,
-        show(&e),
-        show(&a)
-    )
+    format!("line {}\n  expected\n{}  happens\n{}", at + 1, show(&e), show(&a))
 }

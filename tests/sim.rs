@@ -45,8 +45,10 @@ enum Weather {
 /// What the simulated kernel knows of a process.
 #[derive(Debug, Default)]
 struct Process {
+    slot: u16,
     generation: u32,
     admitted: bool,
+    ready: Option<Time>,
     asked: Option<Time>,
     killed: bool,
     /// Its main process has ended, but not all that it started.
@@ -66,7 +68,8 @@ struct World {
     alive: BTreeMap<WorkerId, Process>,
     /// The newest worker and generation seen: neither is ever used again.
     newest: (WorkerId, Generation),
-    bad: BTreeSet<Generation>,
+    /// Generations that fail, after so many workers that did not.
+    bad: BTreeMap<Generation, u64>,
     forgotten: BTreeSet<Generation>,
     slots: u16,
     reloading: Option<Generation>,
@@ -88,11 +91,7 @@ impl World {
             drain: MS(dice.below(8_000)),
             stop_timeout: MS(1_000 + dice.below(5_000)),
             max_delay: MS(5_000),
-            limit_count: if weather == Weather::Calm || dice.one_in(2) {
-                0
-            } else {
-                4
-            },
+            limit_count: if weather == Weather::Calm || dice.one_in(2) { 0 } else { 4 },
             limit_within: MS(10_000),
             heartbeat: dice.one_in(4).then_some(MS(20_000)),
             surge: 1 + u16::try_from(dice.below(8) / 6).unwrap(),
@@ -112,7 +111,7 @@ impl World {
             sequence: 0,
             alive: BTreeMap::new(),
             newest: (WorkerId(0), Generation(1)),
-            bad: BTreeSet::new(),
+            bad: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             slots,
             reloading: None,
@@ -138,8 +137,7 @@ impl World {
 
     fn later(&mut self, ms: u64, event: Event) {
         self.sequence += 1;
-        self.agenda
-            .insert((self.now + MS(ms), self.sequence), event);
+        self.agenda.insert((self.now + MS(ms), self.sequence), event);
     }
 
     fn drain(&mut self) {
@@ -152,29 +150,19 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn {
-                worker,
-                slot,
-                generation,
-            } => self.spawn(worker, slot, generation),
+            Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
             Action::Admit(id) => {
-                let process = self
-                    .alive
-                    .get_mut(&id)
-                    .expect("only the living are admitted");
-                assert!(
-                    !std::mem::replace(&mut process.admitted, true),
-                    "admitted twice"
-                );
+                let process = self.alive.get_mut(&id).expect("only the living are admitted");
+                assert!(!std::mem::replace(&mut process.admitted, true), "admitted twice");
+                process.ready = Some(self.now);
             }
             Action::Withdraw(id) => {
-                let process = self
-                    .alive
-                    .get_mut(&id)
-                    .expect("only the living are withdrawn");
+                let process = self.alive.get_mut(&id).expect("only the living are withdrawn");
+                assert!(std::mem::take(&mut process.admitted), "withdrawn without being admitted");
+                let slot = process.slot;
                 assert!(
-                    std::mem::take(&mut process.admitted),
-                    "withdrawn without being admitted"
+                    self.floor == 0 || self.is_relieved(slot),
+                    "withdrawn before its newcomer has settled"
                 );
                 let ms = self.dice.below(10_000);
                 self.later(ms, Event::Drained(id));
@@ -182,25 +170,16 @@ impl World {
             Action::Terminate { worker, why } => self.terminate(worker, why),
             Action::Kill(id) => {
                 let process = self.alive.get_mut(&id).expect("only the living are killed");
-                let asked = process
-                    .asked
-                    .expect("SIGKILL without the stop signal before");
+                let asked = process.asked.expect("SIGKILL without the stop signal before");
                 assert!(
                     self.hurried || self.now >= asked + self.policy.stop_timeout,
                     "SIGKILL before the stop timeout"
                 );
-                assert!(
-                    !std::mem::replace(&mut process.killed, true),
-                    "killed twice"
-                );
+                assert!(!std::mem::replace(&mut process.killed, true), "killed twice");
                 let left = process.left;
                 self.later(
                     1,
-                    if left {
-                        Event::Emptied(id)
-                    } else {
-                        exited(id, How::Signaled(9), false)
-                    },
+                    if left { Event::Emptied(id) } else { exited(id, How::Signaled(9), false) },
                 );
             }
             Action::Forget(generation) => {
@@ -208,15 +187,18 @@ impl World {
             }
             Action::Report(report) => self.hear(report),
             Action::Exit(outcome) => {
-                assert!(
-                    self.alive.is_empty(),
-                    "exit with live workers {:?}",
-                    self.alive
-                );
+                assert!(self.alive.is_empty(), "exit with live workers {:?}", self.alive);
                 assert_eq!(outcome == Outcome::Failed, self.exits == 0 && self.failed());
                 self.exits += 1;
             }
         }
+    }
+
+    /// Somebody in this slot has been ready for long enough.
+    fn is_relieved(&self, slot: u16) -> bool {
+        let settled =
+            |p: &Process| p.ready.is_some_and(|ready| self.now >= ready + self.policy.settle);
+        self.alive.values().any(|p| p.slot == slot && p.admitted && settled(p))
     }
 
     fn failed(&self) -> bool {
@@ -226,28 +208,23 @@ impl World {
     fn spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation) {
         assert!(worker > self.newest.0, "a worker id is used again");
         self.newest.0 = worker;
-        assert!(
-            slot.0 < self.slots,
-            "a worker for slot {slot} of {}",
-            self.slots
-        );
-        assert!(
-            !self.forgotten.contains(&generation),
-            "spawn from forgotten settings"
-        );
+        assert!(slot.0 < self.slots, "a worker for slot {slot} of {}", self.slots);
+        assert!(!self.forgotten.contains(&generation), "spawn from forgotten settings");
         assert!(self.exits == 0, "spawn after exit");
-        let process = Process {
-            generation: generation.0,
-            ..Process::default()
-        };
+        let process = Process { generation: generation.0, ..Process::default() };
         assert!(self.alive.insert(worker, process).is_none());
         let stormy = self.weather == Weather::Stormy;
-        let ready = Event::Ready {
-            worker,
-            evidence: Evidence::Accepting,
-        };
+        let ready = Event::Ready { worker, evidence: Evidence::Accepting };
         let soon = self.dice.below(2_000);
-        match (self.bad.contains(&generation), self.dice.below(10)) {
+        let is_bad = match self.bad.get_mut(&generation) {
+            Some(0) => true,
+            Some(good) => {
+                *good -= 1;
+                false
+            }
+            None => false,
+        };
+        match (is_bad, self.dice.below(10)) {
             (true, 0..=2) => {}
             (true, 3) => {
                 self.later(
@@ -264,11 +241,7 @@ impl World {
             (false, 1) if stormy => {
                 self.later(
                     0,
-                    Event::SpawnFailed {
-                        worker,
-                        reason: "no process".into(),
-                        transient: true,
-                    },
+                    Event::SpawnFailed { worker, reason: "no process".into(), transient: true },
                 );
             }
             (false, 2) if stormy => {
@@ -282,10 +255,7 @@ impl World {
             let left = self.dice.one_in(4);
             let event = match self.dice.below(4) {
                 0 => Event::Leaving(worker),
-                1 => Event::MoreTime {
-                    worker,
-                    time: MS(self.dice.below(3_000)),
-                },
+                1 => Event::MoreTime { worker, time: MS(self.dice.below(3_000)) },
                 _ => exited(worker, How::Exited(1), left),
             };
             self.later(ms, event);
@@ -293,10 +263,7 @@ impl World {
     }
 
     fn terminate(&mut self, worker: WorkerId, why: Why) {
-        let process = self
-            .alive
-            .get_mut(&worker)
-            .expect("only the living are terminated");
+        let process = self.alive.get_mut(&worker).expect("only the living are terminated");
         if why == Why::Leftovers {
             assert!(process.left, "leftovers of a worker that left none");
             process.asked.get_or_insert(self.now);
@@ -306,14 +273,8 @@ impl World {
             }
             return;
         }
-        assert!(
-            process.asked.replace(self.now).is_none(),
-            "terminated twice"
-        );
-        assert!(
-            !process.admitted || why == Why::Hung,
-            "terminated before it was withdrawn"
-        );
+        assert!(process.asked.replace(self.now).is_none(), "terminated twice");
+        assert!(!process.admitted || why == Why::Hung, "terminated before it was withdrawn");
         if !self.dice.one_in(4) {
             let ms = self.dice.below(4_000);
             let left = self.weather == Weather::Stormy && self.dice.one_in(8);
@@ -331,11 +292,7 @@ impl World {
             Report::Reloading { generation } => {
                 assert!(*generation > self.newest.1, "a generation is used again");
                 self.newest.1 = *generation;
-                assert_eq!(
-                    self.reloading.replace(*generation),
-                    None,
-                    "RELOADING=1 twice"
-                );
+                assert_eq!(self.reloading.replace(*generation), None, "RELOADING=1 twice");
             }
             Report::Reloaded { generation, .. } | Report::RolledBack { generation, .. } => {
                 assert_eq!(
@@ -346,10 +303,7 @@ impl World {
                 self.verdict = Some(report);
             }
             Report::Scaled { to, .. } => self.slots = *to,
-            Report::Failed {
-                next: Next::StartAgain(delay),
-                ..
-            } => {
+            Report::Failed { next: Next::StartAgain(delay), .. } => {
                 assert!(*delay <= self.policy.max_delay, "back-off of {delay:?}");
             }
             Report::Ready { .. }
@@ -365,30 +319,14 @@ impl World {
     fn check(&self) {
         let state = |id: &WorkerId| self.sup.state(*id).unwrap_or_else(|| panic_off_roster(*id));
         let states: Vec<State> = self.alive.keys().map(state).collect();
-        let ready = states
-            .iter()
-            .filter(|s| matches!(s, State::Ready { .. }))
-            .count();
-        assert!(
-            ready >= self.floor,
-            "capacity fell to {ready}, below {}",
-            self.floor
-        );
+        let ready = states.iter().filter(|s| matches!(s, State::Ready { .. })).count();
+        assert!(ready >= self.floor, "capacity fell to {ready}, below {}", self.floor);
         if self.floor > 0 {
-            let starting = states
-                .iter()
-                .filter(|s| matches!(s, State::Starting { .. }))
-                .count();
-            assert!(
-                starting <= usize::from(self.policy.surge),
-                "{starting} newcomers at a time"
-            );
+            let starting = states.iter().filter(|s| matches!(s, State::Starting { .. })).count();
+            assert!(starting <= usize::from(self.policy.surge), "{starting} newcomers at a time");
         }
         if let Some(due) = self.sup.poll_timeout() {
-            assert!(
-                due <= self.now + MS(60_000),
-                "a deadline lies too far ahead"
-            );
+            assert!(due <= self.now + MS(60_000), "a deadline lies too far ahead");
         }
         assert!(!self.sup.status().is_empty());
     }
@@ -399,10 +337,7 @@ impl World {
             assert!(step < 50_000, "it never comes to rest");
             self.beat();
             let world = self.agenda.first_key_value().map(|((at, _), _)| *at);
-            let own = self
-                .sup
-                .poll_timeout()
-                .filter(|_| world.is_some() || !self.at_rest());
+            let own = self.sup.poll_timeout().filter(|_| world.is_some() || !self.at_rest());
             let Some(next) = [world, own].into_iter().flatten().min() else {
                 break;
             };
@@ -438,12 +373,10 @@ impl World {
 
     /// Nothing is due but the deadlines of heartbeats, which never end.
     fn at_rest(&self) -> bool {
-        self.alive.keys().all(|id| {
-            matches!(
-                self.sup.state(*id),
-                Some(State::Ready { settles: None, .. })
-            )
-        }) && self.alive.len() == usize::from(self.slots)
+        self.alive
+            .keys()
+            .all(|id| matches!(self.sup.state(*id), Some(State::Ready { settles: None, .. })))
+            && self.alive.len() == usize::from(self.slots)
     }
 
     /// Delivers what the kernel would: nothing of processes that are gone already.
@@ -498,34 +431,22 @@ impl World {
     fn reload(&mut self, bad: bool) -> Generation {
         let generation = self.sup.next_generation();
         if bad {
-            self.bad.insert(generation);
+            // Some fail only after slots were relieved already.
+            let good = self.dice.below(3).min(u64::from(self.slots) - 1);
+            self.bad.insert(generation, good);
         }
-        let slots = self
-            .dice
-            .one_in(4)
-            .then(|| 1 + u16::try_from(self.dice.below(8)).unwrap());
+        let slots = self.dice.one_in(4).then(|| 1 + u16::try_from(self.dice.below(8)).unwrap());
         let slots = slots.filter(|_| self.weather == Weather::Stormy);
-        self.send(Event::Reload {
-            policy: self.policy.clone(),
-            slots,
-        });
+        self.send(Event::Reload { policy: self.policy.clone(), slots });
         generation
     }
 
     /// Every slot is served, by this generation if one is named.
     fn assert_served(&self, generation: Option<Generation>) {
-        assert_eq!(
-            self.alive.len(),
-            usize::from(self.slots),
-            "alive {:?}",
-            self.alive
-        );
+        assert_eq!(self.alive.len(), usize::from(self.slots), "alive {:?}", self.alive);
         for (id, process) in &self.alive {
             assert!(
-                matches!(
-                    self.sup.state(*id),
-                    Some(State::Ready { settles: None, .. })
-                ),
+                matches!(self.sup.state(*id), Some(State::Ready { settles: None, .. })),
                 "{id} is not ready"
             );
             assert!(process.admitted);
@@ -580,12 +501,7 @@ fn calm(seed: u64) {
             good = generation;
         }
         w.assert_served(Some(good));
-        assert_eq!(
-            matches!(w.verdict, Some(Report::RolledBack { .. })),
-            bad,
-            "{:?}",
-            w.verdict
-        );
+        assert_eq!(matches!(w.verdict, Some(Report::RolledBack { .. })), bad, "{:?}", w.verdict);
     }
     w.send(Event::Stop);
     w.run(None);
@@ -630,18 +546,11 @@ fn stormy(seed: u64) {
         w.send(Event::Hurry);
     }
     w.run(None);
-    assert!(
-        w.alive.is_empty() && w.exits == 1,
-        "{} alive, {} exits",
-        w.alive.len(),
-        w.exits
-    );
+    assert!(w.alive.is_empty() && w.exits == 1, "{} alive, {} exits", w.alive.len(), w.exits);
 }
 
 fn lives(life: fn(u64)) {
-    let one = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
+    let one = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     for seed in one.map_or(0..SEEDS, |seed| seed..seed + 1) {
         life(seed);
     }

@@ -112,19 +112,13 @@ impl RunArguments {
                 min: self.ready_min,
                 fd: self.ready_fd,
             },
-            stop: Stop {
-                signal: self.stop_signal,
-                drain: self.drain,
-                timeout: self.stop_timeout,
-            },
+            stop: Stop { signal: self.stop_signal, drain: self.drain, timeout: self.stop_timeout },
             restart: Restart {
                 min_delay: self.min_delay,
                 max_delay: self.max_delay,
                 start_limit: self.start_limit,
             },
-            watchdog: Watchdog {
-                interval: self.watchdog,
-            },
+            watchdog: Watchdog { interval: self.watchdog },
             reload: Reload { surge: self.surge },
             log: Log { mode: self.log },
         }
@@ -132,19 +126,13 @@ impl RunArguments {
 
     /// `--name`, else the file's stem, else the unit's name, else the program's.
     fn name(&self) -> String {
-        let stem = |path: &PathBuf| {
-            path.file_stem()
-                .map(|stem| stem.to_string_lossy().into_owned())
-        };
+        let stem =
+            |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         self.name
             .clone()
             .or_else(|| self.config.as_ref().and_then(stem))
             .or_else(unit)
-            .or_else(|| {
-                self.command
-                    .first()
-                    .and_then(|program| stem(&PathBuf::from(program)))
-            })
+            .or_else(|| self.command.first().and_then(|program| stem(&PathBuf::from(program))))
             .unwrap_or_else(|| "app".to_owned())
     }
 }
@@ -155,37 +143,24 @@ fn unit() -> Option<String> {
     std::env::var_os("INVOCATION_ID").filter(|_| libsystemd::daemon::booted())?;
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let units = path
-        .rsplit('/')
-        .filter_map(|part| part.strip_suffix(".service"));
-    units
-        .map(str::to_owned)
-        .find(|name| !name.starts_with("user@"))
+    let units = path.rsplit('/').filter_map(|part| part.strip_suffix(".service"));
+    units.map(str::to_owned).find(|name| !name.starts_with("user@"))
 }
 
 /// Runs an app.
 pub(super) fn run(arguments: RunArguments) -> ExitCode {
     let name = arguments.name();
     if let Some(message) = refuse_name(&name) {
-        return refuse(&Refusal {
-            message,
-            hint: Some("name the app with '--name'".to_owned()),
-        });
+        return refuse(&Refusal { message, hint: Some("name the app with '--name'".to_owned()) });
     }
-    let source = Source {
-        config: arguments.config.clone(),
-        flags: arguments.typed(),
-    };
+    let source = Source { config: arguments.config.clone(), flags: arguments.typed() };
     finish(primary::run(&name, source))
 }
 
 /// Runs the built-in workers, and says what to try.
 pub(super) fn demo(listen: Address, workers: Workers) -> ExitCode {
     let Ok(program) = std::env::current_exe() else {
-        return refuse(&Refusal {
-            message: "cannot find my own program".to_owned(),
-            hint: None,
-        });
+        return refuse(&Refusal { message: "cannot find my own program".to_owned(), hint: None });
     };
     let url = match listen.tcp() {
         Some(address) if address.ip().is_unspecified() => {
@@ -196,21 +171,12 @@ pub(super) fn demo(listen: Address, workers: Workers) -> ExitCode {
     };
     explain(&url);
     let flags = Typed {
-        command: Some(vec![
-            program.to_string_lossy().into_owned(),
-            "demo-worker".to_owned(),
-        ]),
+        command: Some(vec![program.to_string_lossy().into_owned(), "demo-worker".to_owned()]),
         listen: Some(vec![listen]),
         workers: Some(workers),
         ..Typed::default()
     };
-    finish(primary::run(
-        "demo",
-        Source {
-            config: None,
-            flags,
-        },
-    ))
+    finish(primary::run("demo", Source { config: None, flags }))
 }
 
 #[expect(clippy::print_stderr, reason = "this is what the verb is for")]

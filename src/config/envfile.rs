@@ -20,13 +20,9 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<(String, String)>, Error> {
             continue;
         }
         let at = format!("{name}:{}", number + 1);
-        let error = |message: &str| Error {
-            message: format!("{at}: {message}"),
-            hint: None,
-        };
-        let (key, rest) = line
-            .split_once('=')
-            .ok_or_else(|| error("not an assignment, expected NAME=VALUE"))?;
+        let error = |message: &str| Error { message: format!("{at}: {message}"), hint: None };
+        let (key, rest) =
+            line.split_once('=').ok_or_else(|| error("not an assignment, expected NAME=VALUE"))?;
         let key = key.trim_end();
         if !is_variable_name(key) {
             return Err(error(&format!("'{key}' cannot be the name of a variable")));
@@ -36,9 +32,7 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<(String, String)>, Error> {
             match unquote(&raw) {
                 Ok(value) => break value,
                 Err(Open) => {
-                    let (_, next) = lines
-                        .next()
-                        .ok_or_else(|| error("the value does not end"))?;
+                    let (_, next) = lines.next().ok_or_else(|| error("the value does not end"))?;
                     raw.push('\n');
                     raw.push_str(next);
                 }
@@ -112,14 +106,8 @@ mod tests {
     #[test]
     fn what_is_no_assignment_names_its_line() {
         let error = |text| parse("app.env", text).unwrap_err().message;
-        assert_eq!(
-            error("A=1\nexport B\n"),
-            "app.env:2: not an assignment, expected NAME=VALUE"
-        );
-        assert_eq!(
-            error("1A=1"),
-            "app.env:1: '1A' cannot be the name of a variable"
-        );
+        assert_eq!(error("A=1\nexport B\n"), "app.env:2: not an assignment, expected NAME=VALUE");
+        assert_eq!(error("1A=1"), "app.env:1: '1A' cannot be the name of a variable");
         assert_eq!(error("A=\"open"), "app.env:1: the value does not end");
     }
 }

@@ -32,11 +32,7 @@ pub fn parse(name: &str, text: &str) -> Result<Typed, Error> {
         line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"))
     };
     let document = toml::Deserializer::parse(text).map_err(|e| Error {
-        message: format!(
-            "{}: not valid TOML: {}",
-            at(e.span()),
-            one_line(e.message())
-        ),
+        message: format!("{}: not valid TOML: {}", at(e.span()), one_line(e.message())),
         hint: None,
     })?;
     serde_path_to_error::deserialize(document).map_err(|error| {
@@ -53,24 +49,14 @@ fn describe(at: &str, key: &str, message: &str) -> Error {
         let mut names = rest.split('\'').skip(1).step_by(2);
         let unknown = names.next().unwrap_or_default();
         let hint = suggestion(unknown, names);
-        return Error {
-            message: format!("{at}: unknown key {rest}"),
-            hint,
-        };
+        return Error { message: format!("{at}: unknown key {rest}"), hint };
     }
     // A missing key of a table is reported at the table.
     let message = message
         .replace("missing field", "missing key")
         .replace("expected a sequence", "expected a list like [\"a\", \"b\"]");
-    let about = if key == "." {
-        String::new()
-    } else {
-        format!("'{key}': ")
-    };
-    Error {
-        message: format!("{at}: {about}{message}"),
-        hint: None,
-    }
+    let about = if key == "." { String::new() } else { format!("'{key}': ") };
+    Error { message: format!("{at}: {about}{message}"), hint: None }
 }
 
 fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -93,9 +79,7 @@ mod tests {
 
     fn error(text: &str) -> String {
         let error = parse("myapp.toml", text).unwrap_err();
-        error.hint.map_or(error.message.clone(), |hint| {
-            format!("{}\nhint: {hint}", error.message)
-        })
+        error.hint.map_or(error.message.clone(), |hint| format!("{}\nhint: {hint}", error.message))
     }
 
     #[test]

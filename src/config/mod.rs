@@ -92,10 +92,7 @@ impl Settings {
             blocking: typed.blocking.unwrap_or(false),
             ready_when: typed.ready.when.unwrap_or(ReadyWhen::Auto),
             ready_fd: typed.ready.fd,
-            stop_signal: typed
-                .stop
-                .signal
-                .unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
+            stop_signal: typed.stop.signal.unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
             log: typed.log.mode.unwrap_or(LogMode::Auto),
             policy,
         };
@@ -105,22 +102,13 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         let policy = &self.policy;
         let refuse = |key: &str, reason: &str| {
-            Err(Error {
-                message: format!("'{key}': {reason}"),
-                hint: None,
-            })
+            Err(Error { message: format!("'{key}': {reason}"), hint: None })
         };
         if policy.surge == 0 {
-            return refuse(
-                "reload.surge",
-                "at least one slot must be relieved at a time",
-            );
+            return refuse("reload.surge", "at least one slot must be relieved at a time");
         }
         if policy.ready_min == Some(0) {
-            return refuse(
-                "ready.min",
-                "nobody would serve when the service is called ready",
-            );
+            return refuse("ready.min", "nobody would serve when the service is called ready");
         }
         if policy.ready_min.is_some_and(|min| min > self.workers) {
             return refuse(
@@ -134,14 +122,8 @@ impl Settings {
         if policy.min_delay > policy.max_delay {
             return refuse("restart.min-delay", "longer than 'restart.max-delay'");
         }
-        if policy
-            .heartbeat
-            .is_some_and(|interval| interval < Duration::from_millis(10))
-        {
-            return refuse(
-                "watchdog.interval",
-                "shorter than 10ms, which nobody can keep",
-            );
+        if policy.heartbeat.is_some_and(|interval| interval < Duration::from_millis(10)) {
+            return refuse("watchdog.interval", "shorter than 10ms, which nobody can keep");
         }
         if matches!(self.ready_when, ReadyWhen::Alive(time) if time >= policy.ready_timeout) {
             return refuse(
@@ -152,11 +134,7 @@ impl Settings {
         if self.ready_fd.is_some_and(|fd| !(3..1024).contains(&fd)) {
             return refuse("ready.fd", "expected a number from 3 to 1023");
         }
-        if let Some((name, _)) = self
-            .env
-            .iter()
-            .find(|(name, _)| !values::is_variable_name(name))
-        {
+        if let Some((name, _)) = self.env.iter().find(|(name, _)| !values::is_variable_name(name)) {
             return refuse("env", &format!("'{name}' cannot be the name of a variable"));
         }
         let nul = |text: &str| text.contains('\0');
@@ -164,11 +142,7 @@ impl Settings {
         {
             return refuse("command", "a zero byte cannot be passed to a program");
         }
-        if self
-            .working_directory
-            .as_ref()
-            .is_some_and(|directory| !directory.is_absolute())
-        {
+        if self.working_directory.as_ref().is_some_and(|directory| !directory.is_absolute()) {
             return refuse("working-directory", "expected an absolute path");
         }
         Ok(())
@@ -195,11 +169,8 @@ mod tests {
 
     #[test]
     fn impossible_settings_are_refused() {
-        let says = |text: &str| {
-            settings(&format!("command = [\"x\"]\n{text}"))
-                .unwrap_err()
-                .message
-        };
+        let says =
+            |text: &str| settings(&format!("command = [\"x\"]\n{text}")).unwrap_err().message;
         assert_eq!(
             settings("workers = 2").unwrap_err().message,
             "no command: nothing says which program to run"
@@ -220,10 +191,7 @@ mod tests {
             says("[ready]\nwhen = \"alive:30s\""),
             "'ready.when': the time to be alive is not shorter than 'ready.timeout'"
         );
-        assert_eq!(
-            says("[ready]\nfd = 1"),
-            "'ready.fd': expected a number from 3 to 1023"
-        );
+        assert_eq!(says("[ready]\nfd = 1"), "'ready.fd': expected a number from 3 to 1023");
         assert_eq!(
             says("env = { \"A=B\" = \"x\" }"),
             "'env': 'A=B' cannot be the name of a variable"
@@ -236,19 +204,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = file::parse(
-            "f",
-            "command = [\"x\"]\nworkers = 2\n[stop]\ndrain = \"1s\"",
-        )
-        .unwrap();
-        let flags = Typed {
-            workers: Some(Workers::Count(7)),
-            ..Typed::default()
-        };
+        let file =
+            file::parse("f", "command = [\"x\"]\nworkers = 2\n[stop]\ndrain = \"1s\"").unwrap();
+        let flags = Typed { workers: Some(Workers::Count(7)), ..Typed::default() };
         let settings = Settings::new(flags.or(file), 1).unwrap();
-        assert_eq!(
-            (settings.workers, settings.policy.drain),
-            (7, Duration::from_secs(1))
-        );
+        assert_eq!((settings.workers, settings.policy.drain), (7, Duration::from_secs(1)));
     }
 }

@@ -101,17 +101,13 @@ impl FromStr for Workers {
             Some(rest) => rest.strip_prefix('-').and_then(|n| n.parse().ok()),
             None => None,
         };
-        let count = text
-            .parse()
-            .ok()
-            .filter(|n| (1..=crate::core::MAX_SLOTS).contains(n));
+        let count = text.parse().ok().filter(|n| (1..=crate::core::MAX_SLOTS).contains(n));
         match (less, count) {
             (Some(less), _) => Ok(Self::Cpus { less }),
             (None, Some(count)) => Ok(Self::Count(count)),
-            (None, None) => invalid(format!(
-                "'{text}' is no number of workers, expected {}",
-                Self::EXPECTED
-            )),
+            (None, None) => {
+                invalid(format!("'{text}' is no number of workers, expected {}", Self::EXPECTED))
+            }
         }
     }
 }
@@ -125,9 +121,7 @@ impl<'de> Deserialize<'de> for Workers {
                 f.write_str(Workers::EXPECTED)
             }
             fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Workers, E> {
-                n.to_string()
-                    .parse()
-                    .map_err(|_| E::invalid_value(Unexpected::Signed(n), &self))
+                n.to_string().parse().map_err(|_| E::invalid_value(Unexpected::Signed(n), &self))
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Workers, E> {
                 text.parse().map_err(E::custom)
@@ -169,13 +163,7 @@ impl Address {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 // sd_listen_fds_with_names(3): a name has no colon, and is printable.
                 name.chars()
-                    .map(|c| {
-                        if c == ':' || !c.is_ascii_graphic() {
-                            '_'
-                        } else {
-                            c
-                        }
-                    })
+                    .map(|c| if c == ':' || !c.is_ascii_graphic() { '_' } else { c })
                     .collect()
             }
         }
@@ -223,19 +211,15 @@ impl FromStr for StopSignal {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let name = if text.starts_with("SIG") {
-            text.to_owned()
-        } else {
-            format!("SIG{text}")
-        };
+        let name = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
         match name.parse() {
-            Ok(nix::sys::signal::Signal::SIGKILL | nix::sys::signal::Signal::SIGSTOP) => invalid(
-                format!("'{text}' cannot be a stop signal: no program can answer it"),
-            ),
+            Ok(nix::sys::signal::Signal::SIGKILL | nix::sys::signal::Signal::SIGSTOP) => {
+                invalid(format!("'{text}' cannot be a stop signal: no program can answer it"))
+            }
             Ok(signal) => Ok(Self(signal)),
-            Err(_) => invalid(format!(
-                "'{text}' is no signal, expected one like 'SIGTERM' or 'SIGQUIT'"
-            )),
+            Err(_) => {
+                invalid(format!("'{text}' is no signal, expected one like 'SIGTERM' or 'SIGQUIT'"))
+            }
         }
     }
 }
@@ -356,18 +340,12 @@ impl FromStr for StartLimit {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let parts = text
-            .split_once('/')
-            .and_then(|(count, within)| Some((count.parse().ok()?, within)));
+        let parts =
+            text.split_once('/').and_then(|(count, within)| Some((count.parse().ok()?, within)));
         let Some((count, within)) = parts else {
-            return invalid(format!(
-                "'{text}' is no start limit, expected one like '5/30s'"
-            ));
+            return invalid(format!("'{text}' is no start limit, expected one like '5/30s'"));
         };
-        Ok(Self {
-            count,
-            within: within.parse()?,
-        })
+        Ok(Self { count, within: within.parse()? })
     }
 }
 
@@ -392,9 +370,7 @@ impl FromStr for Variable {
 #[must_use]
 pub fn is_variable_name(name: &str) -> bool {
     let mut chars = name.chars();
-    chars
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -409,18 +385,9 @@ mod tests {
     #[test]
     fn addresses_are_ports_sockets_or_paths() {
         assert_eq!("8080".parse(), Ok(Address::Port(8080)));
-        assert_eq!(
-            "[::1]:80".parse(),
-            Ok(Address::Tcp("[::1]:80".parse().unwrap()))
-        );
-        assert_eq!(
-            "unix:/run/a:b.sock".parse::<Address>().unwrap().name(),
-            "a_b.sock"
-        );
-        assert_eq!(
-            says::<Address>("unix:a.sock"),
-            "'unix:a.sock' has no absolute path"
-        );
+        assert_eq!("[::1]:80".parse(), Ok(Address::Tcp("[::1]:80".parse().unwrap())));
+        assert_eq!("unix:/run/a:b.sock".parse::<Address>().unwrap().name(), "a_b.sock");
+        assert_eq!(says::<Address>("unix:a.sock"), "'unix:a.sock' has no absolute path");
         for wrong in ["localhost:80", "65536", "", ":80", "1.2.3.4"] {
             assert_eq!(
                 says::<Address>(wrong),
@@ -449,18 +416,12 @@ mod tests {
             says::<Time>("30"),
             "'30' is not a duration, expected one like '30s', '500ms' or '2min'"
         );
-        assert_eq!(
-            says::<Time>("9000weeks"),
-            "'9000weeks' is longer than a year"
-        );
+        assert_eq!(says::<Time>("9000weeks"), "'9000weeks' is longer than a year");
     }
 
     #[test]
     fn a_stop_signal_is_one_that_can_be_answered() {
-        assert_eq!(
-            "QUIT".parse(),
-            Ok(StopSignal(nix::sys::signal::Signal::SIGQUIT))
-        );
+        assert_eq!("QUIT".parse(), Ok(StopSignal(nix::sys::signal::Signal::SIGQUIT)));
         assert_eq!(
             says::<StopSignal>("SIGKILL"),
             "'SIGKILL' cannot be a stop signal: no program can answer it"

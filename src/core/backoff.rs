@@ -55,10 +55,7 @@ impl Backoff {
             return Duration::ZERO;
         };
         let factor = 2u32.saturating_pow(doublings);
-        let full = policy
-            .min_delay
-            .saturating_mul(factor)
-            .min(policy.max_delay);
+        let full = policy.min_delay.saturating_mul(factor).min(policy.max_delay);
         full - full.mul_f64((chance % 1024) as f64 / 4096.0)
     }
 
@@ -72,10 +69,7 @@ impl Backoff {
         let limit = policy.limit_count as usize;
         limit > 0
             && self.recent.len() >= limit
-            && self
-                .recent
-                .front()
-                .is_some_and(|oldest| now.since(*oldest) <= policy.limit_within)
+            && self.recent.front().is_some_and(|oldest| now.since(*oldest) <= policy.limit_within)
     }
 
     pub(super) fn failures(&self) -> u32 {
@@ -110,15 +104,10 @@ mod tests {
     use super::*;
 
     fn delays(n: usize, chance: u64) -> Vec<u64> {
-        let policy = Policy {
-            limit_count: 0,
-            ..Policy::default()
-        };
+        let policy = Policy { limit_count: 0, ..Policy::default() };
         let mut backoff = Backoff::default();
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap();
-        (0..n)
-            .map(|_| ms(backoff.fail(Blame::Program, &policy, chance, Time::default())))
-            .collect()
+        (0..n).map(|_| ms(backoff.fail(Blame::Program, &policy, chance, Time::default()))).collect()
     }
 
     #[test]
@@ -134,11 +123,8 @@ mod tests {
 
     #[test]
     fn the_limit_counts_failures_within_the_time_only() {
-        let policy = Policy {
-            limit_count: 3,
-            limit_within: Duration::from_secs(10),
-            ..Policy::default()
-        };
+        let policy =
+            Policy { limit_count: 3, limit_within: Duration::from_secs(10), ..Policy::default() };
         let mut backoff = Backoff::default();
         for secs in [0, 6, 12] {
             backoff.fail(Blame::Program, &policy, 0, Time::from_secs(secs));

@@ -17,10 +17,7 @@ impl Supervisor {
     fn roles(&self) -> Option<String> {
         let mut seen = BTreeSet::new();
         for (slot, record) in &self.records {
-            for id in [record.incumbent, record.newcomer, record.leaving]
-                .into_iter()
-                .flatten()
-            {
+            for id in [record.incumbent, record.newcomer, record.leaving].into_iter().flatten() {
                 if !seen.insert(id) {
                     return Some(format!("worker {id} has two roles"));
                 }
@@ -48,11 +45,7 @@ impl Supervisor {
     }
 
     fn newcomers(&self) -> Option<String> {
-        let newcomers = self
-            .records
-            .values()
-            .filter(|r| r.newcomer.is_some())
-            .count();
+        let newcomers = self.records.values().filter(|r| r.newcomer.is_some()).count();
         match &self.rollout {
             None if newcomers > 0 => Some("a newcomer without a rollout".to_owned()),
             Some(_)

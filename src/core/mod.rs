@@ -137,11 +137,7 @@ impl Supervisor {
     pub fn new(policy: Policy, slots: u16, seed: u64, now: Time) -> Self {
         let first = Generation(1);
         let mut this = Self {
-            goal: Goal {
-                slots: slots.clamp(1, MAX_SLOTS),
-                generation: first,
-                stopping: None,
-            },
+            goal: Goal { slots: slots.clamp(1, MAX_SLOTS), generation: first, stopping: None },
             records: BTreeMap::new(),
             roster: BTreeMap::new(),
             policies: BTreeMap::from([(first, policy)]),
@@ -174,11 +170,7 @@ impl Supervisor {
     /// Returns when to call `handle(Event::Tick, now)` at the latest; `None` if only an event can change anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.roster
-            .values()
-            .filter_map(Worker::deadline)
-            .chain(self.wake)
-            .min()
+        self.roster.values().filter_map(Worker::deadline).chain(self.wake).min()
     }
 
     /// Returns the generation that the next `Event::Reload` will make.
@@ -192,19 +184,11 @@ impl Supervisor {
             Event::Ready { worker, evidence } => self.on_ready(worker, evidence, now),
             Event::Exited { worker, how, left } => self.on_exited(worker, how, left, now),
             Event::Emptied(worker) => self.remove(worker),
-            Event::SpawnFailed {
-                worker,
-                reason,
-                transient,
-            } => {
+            Event::SpawnFailed { worker, reason, transient } => {
                 self.on_spawn_failed(worker, reason, transient, now);
             }
             Event::Drained(worker) => {
-                if let Some(State::Draining {
-                    until,
-                    by_itself: false,
-                }) = self.state(worker)
-                {
+                if let Some(State::Draining { until, by_itself: false }) = self.state(worker) {
                     self.terminate(worker, Why::Leave, until.since(now), now);
                 }
             }
@@ -252,13 +236,7 @@ impl Supervisor {
         };
         let (slot, generation, took) = (worker.slot, worker.generation, now.since(worker.started));
         self.actions.push_back(Action::Admit(id));
-        self.report(Report::Ready {
-            worker: id,
-            slot,
-            generation,
-            evidence,
-            took,
-        });
+        self.report(Report::Ready { worker: id, slot, generation, evidence, took });
     }
 
     fn on_exited(&mut self, id: WorkerId, how: How, left: bool, now: Time) {
@@ -274,12 +252,7 @@ impl Supervisor {
                 self.fail(id, Cause::Exited { how, early: false }, Blame::Program, now);
             }
             State::Draining { .. } | State::Stopping { .. } => {
-                self.report(Report::Gone {
-                    worker: id,
-                    slot,
-                    generation,
-                    how,
-                });
+                self.report(Report::Gone { worker: id, slot, generation, how });
             }
         }
         if !left {
@@ -294,11 +267,7 @@ impl Supervisor {
 
     fn on_spawn_failed(&mut self, id: WorkerId, reason: String, transient: bool, now: Time) {
         if self.roster.get(&id).is_some_and(Worker::is_starting) {
-            let blame = if transient {
-                Blame::Machine
-            } else {
-                Blame::Program
-            };
+            let blame = if transient { Blame::Machine } else { Blame::Program };
             self.fail(id, Cause::NotStarted(reason), blame, now);
         }
         self.remove(id);
@@ -309,20 +278,14 @@ impl Supervisor {
         let Some(worker) = self.roster.get_mut(&id) else {
             return;
         };
-        let record = self
-            .records
-            .get_mut(&worker.slot)
-            .filter(|r| r.incumbent == Some(id));
+        let record = self.records.get_mut(&worker.slot).filter(|r| r.incumbent == Some(id));
         // A newcomer that leaves before it has settled has failed; its exit will say how.
         let Some(record) = record.filter(|_| worker.is_ready()) else {
             return;
         };
         record.incumbent = None;
         let until = now + self.policies[&worker.generation].drain;
-        worker.state = State::Draining {
-            until,
-            by_itself: true,
-        };
+        worker.state = State::Draining { until, by_itself: true };
         self.actions.push_back(Action::Withdraw(id));
     }
 
@@ -415,20 +378,11 @@ impl Supervisor {
             Next::KeepIncumbent
         } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
             record.failed = Some(cause.clone());
-            Next::GiveUp {
-                failures,
-                within: policy.limit_within,
-            }
+            Next::GiveUp { failures, within: policy.limit_within }
         } else {
             Next::StartAgain(delay)
         };
-        self.report(Report::Failed {
-            worker: id,
-            slot,
-            generation,
-            cause: cause.clone(),
-            next,
-        });
+        self.report(Report::Failed { worker: id, slot, generation, cause: cause.clone(), next });
         if back_to.is_some() {
             self.roll_back(slot, cause);
         }
@@ -456,10 +410,7 @@ impl Supervisor {
                     self.fail(id, Cause::NotReady(time), Blame::Program, now);
                     self.terminate(id, Why::Failed, Duration::ZERO, now);
                 }
-                State::Ready {
-                    heartbeat: Some(due),
-                    ..
-                } if due <= now => {
+                State::Ready { heartbeat: Some(due), .. } if due <= now => {
                     let policy = &self.policies[&self.roster[&id].generation];
                     let silence = policy.heartbeat.unwrap_or_default();
                     self.fail(id, Cause::Hung(silence), Blame::Program, now);
@@ -500,10 +451,7 @@ impl Supervisor {
     fn fill(&mut self, now: Time) {
         for slot in (0..self.goal.slots).map(Slot) {
             let generation = self.generation_to_fill(slot);
-            let record = self
-                .records
-                .entry(slot)
-                .or_insert_with(|| Record::new(generation));
+            let record = self.records.entry(slot).or_insert_with(|| Record::new(generation));
             if record.is_empty() && record.failed.is_none() && self.may_start(slot, now) {
                 let id = self.spawn(slot, generation, now);
                 if let Some(record) = self.records.get_mut(&slot) {
@@ -516,11 +464,7 @@ impl Supervisor {
 
     /// Whether back-off lets `slot` start a worker now; if not, asks to be woken when it does.
     fn may_start(&mut self, slot: Slot, now: Time) -> bool {
-        match self
-            .records
-            .get(&slot)
-            .and_then(|record| record.backoff.waits_until(now))
-        {
+        match self.records.get(&slot).and_then(|record| record.backoff.waits_until(now)) {
             None => true,
             Some(until) => {
                 self.wake = Some(self.wake.map_or(until, |wake| wake.min(until)));
@@ -550,10 +494,7 @@ impl Supervisor {
             self.report(Report::Started { ready, slots });
         }
         if self.rollout.is_none()
-            && self
-                .records
-                .values()
-                .all(|r| r.failed.is_some() && r.is_empty())
+            && self.records.values().all(|r| r.failed.is_some() && r.is_empty())
         {
             self.stop(Outcome::Failed);
         }
@@ -563,9 +504,7 @@ impl Supervisor {
     /// Enough slots are ready, or every slot is ready or given up and somebody serves.
     fn is_started(&self) -> bool {
         let ready = self.ready();
-        let wanted = self.policies[&self.goal.generation]
-            .ready_min
-            .unwrap_or(u16::MAX);
+        let wanted = self.policies[&self.goal.generation].ready_min.unwrap_or(u16::MAX);
         let open = self.records.values().filter(|r| r.failed.is_none()).count();
         ready > 0 && ready >= open.min(usize::from(wanted))
     }
@@ -579,31 +518,16 @@ impl Supervisor {
         }
         if self.roster.is_empty() && !self.exited {
             self.exited = true;
-            self.actions
-                .push_back(Action::Exit(self.goal.stopping.unwrap_or(Outcome::Stopped)));
+            self.actions.push_back(Action::Exit(self.goal.stopping.unwrap_or(Outcome::Stopped)));
         }
     }
 
     fn spawn(&mut self, slot: Slot, generation: Generation, now: Time) -> WorkerId {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let state = State::Starting {
-            until: now + self.policies[&generation].ready_timeout,
-        };
-        self.roster.insert(
-            worker,
-            Worker {
-                slot,
-                generation,
-                started: now,
-                state,
-            },
-        );
-        self.actions.push_back(Action::Spawn {
-            worker,
-            slot,
-            generation,
-        });
+        let state = State::Starting { until: now + self.policies[&generation].ready_timeout };
+        self.roster.insert(worker, Worker { slot, generation, started: now, state });
+        self.actions.push_back(Action::Spawn { worker, slot, generation });
         worker
     }
 
@@ -616,10 +540,7 @@ impl Supervisor {
             State::Starting { .. } => self.terminate(id, why, Duration::ZERO, now),
             State::Ready { .. } => {
                 let until = now + self.policies[&worker.generation].drain;
-                worker.state = State::Draining {
-                    until,
-                    by_itself: false,
-                };
+                worker.state = State::Draining { until, by_itself: false };
                 self.actions.push_back(Action::Withdraw(id));
             }
             State::Draining { .. } | State::Stopping { .. } => {}
@@ -633,9 +554,7 @@ impl Supervisor {
             return;
         };
         let patience = unused + self.policies[&worker.generation].stop_timeout;
-        worker.state = State::Stopping {
-            kill: Some(now + patience),
-        };
+        worker.state = State::Stopping { kill: Some(now + patience) };
         self.ask(id, why);
     }
 
@@ -650,11 +569,7 @@ impl Supervisor {
         worker.state = State::Stopping { kill: None };
         let (slot, generation) = (worker.slot, worker.generation);
         self.actions.push_back(Action::Kill(id));
-        self.report(Report::Killed {
-            worker: id,
-            slot,
-            generation,
-        });
+        self.report(Report::Killed { worker: id, slot, generation });
     }
 
     /// Lets the shell drop the settings of generations that nobody can start from again.
@@ -665,13 +580,7 @@ impl Supervisor {
         used.extend(self.rollout.iter().flat_map(|r| [r.from, r.to]));
         used.extend(self.queued.iter().map(|q| q.generation));
         let gone = |g: &Generation| !used.contains(g);
-        for generation in self
-            .policies
-            .keys()
-            .copied()
-            .filter(gone)
-            .collect::<Vec<_>>()
-        {
+        for generation in self.policies.keys().copied().filter(gone).collect::<Vec<_>>() {
             self.policies.remove(&generation);
             self.actions.push_back(Action::Forget(generation));
         }
@@ -693,10 +602,7 @@ impl Supervisor {
     /// nothing is under way, or when a start has failed already and nobody should be asked to wait for it.
     #[must_use]
     pub fn patience(&self) -> Option<Time> {
-        let first_try = self
-            .records
-            .values()
-            .all(|record| record.backoff.failures() == 0);
+        let first_try = self.records.values().all(|record| record.backoff.failures() == 0);
         let under_way = match (self.goal.stopping, &self.rollout) {
             (Some(_), _) | (None, Some(_)) => true,
             (None, None) => !self.started && first_try,
@@ -711,11 +617,7 @@ impl Supervisor {
     }
 
     fn ids(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
-        self.roster
-            .iter()
-            .filter(|(_, worker)| which(worker))
-            .map(|(id, _)| *id)
-            .collect()
+        self.roster.iter().filter(|(_, worker)| which(worker)).map(|(id, _)| *id).collect()
     }
 
     fn worker(&self, id: Option<WorkerId>) -> Option<&Worker> {
@@ -725,9 +627,6 @@ impl Supervisor {
     /// How many slots are served by a ready worker.
     fn ready(&self) -> usize {
         let serves = |id| self.worker(id).is_some_and(Worker::is_ready);
-        self.records
-            .values()
-            .filter(|r| serves(r.incumbent) || serves(r.newcomer))
-            .count()
+        self.records.values().filter(|r| serves(r.incumbent) || serves(r.newcomer)).count()
     }
 }

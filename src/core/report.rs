@@ -23,11 +23,7 @@ impl Supervisor {
             if let Some(cause) = &record.failed {
                 let _ = write!(text, "; slot {slot} is given up: its worker {cause}");
             } else if record.is_empty() && failures > 0 {
-                let _ = write!(
-                    text,
-                    "; slot {slot} waits after {}",
-                    plural(failures, "failure")
-                );
+                let _ = write!(text, "; slot {slot} waits after {}", plural(failures, "failure"));
             }
         }
         if self.queued.is_some() {
@@ -51,11 +47,7 @@ impl Supervisor {
     fn rollout_status(&self) -> Option<String> {
         let rollout = self.rollout.as_ref()?;
         let slots = self.records.len();
-        let done = self
-            .records
-            .values()
-            .filter(|r| r.generation == self.goal.generation)
-            .count();
+        let done = self.records.values().filter(|r| r.generation == self.goal.generation).count();
         let what = match &rollout.failure {
             None => format!("reload to generation {} {done}/{slots}", rollout.to),
             Some((slot, cause)) => format!(
@@ -68,10 +60,8 @@ impl Supervisor {
 
     /// What the rollout waits for.
     fn step_status(&self) -> Option<String> {
-        let (slot, record) = self
-            .records
-            .iter()
-            .find(|(_, r)| r.newcomer.or(r.leaving).is_some())?;
+        let (slot, record) =
+            self.records.iter().find(|(_, r)| r.newcomer.or(r.leaving).is_some())?;
         let policy = &self.policies[&self.goal.generation];
         Some(match self.worker(record.newcomer) {
             Some(worker) if worker.is_starting() => {
@@ -80,10 +70,7 @@ impl Supervisor {
                     Human(policy.ready_timeout)
                 )
             }
-            Some(_) => format!(
-                ": slot {slot} is ready and settles for {}",
-                Human(policy.settle)
-            ),
+            Some(_) => format!(": slot {slot} is ready and settles for {}", Human(policy.settle)),
             None if self.worker(record.leaving).is_some_and(Worker::is_stopping) => {
                 format!(": the incumbent of slot {slot} stops")
             }

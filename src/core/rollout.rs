@@ -49,15 +49,10 @@ impl Supervisor {
         let generation = self.next_generation();
         self.latest = generation;
         self.policies.insert(generation, policy);
-        let instead_of = self
-            .queued
-            .replace(Request { generation, slots })
-            .map(|old| old.generation);
+        let instead_of =
+            self.queued.replace(Request { generation, slots }).map(|old| old.generation);
         if !self.may_begin() {
-            self.report(Report::Queued {
-                generation,
-                instead_of,
-            });
+            self.report(Report::Queued { generation, instead_of });
         }
     }
 
@@ -109,11 +104,7 @@ impl Supervisor {
         }
         self.dismiss_superseded_newcomers(now);
         let surge = usize::from(self.policies[&self.goal.generation].surge.max(1));
-        let mut busy = self
-            .records
-            .values()
-            .filter(|r| r.newcomer.or(r.leaving).is_some())
-            .count();
+        let mut busy = self.records.values().filter(|r| r.newcomer.or(r.leaving).is_some()).count();
         for slot in self.slots_to_relieve() {
             if busy >= surge {
                 return;
@@ -155,15 +146,10 @@ impl Supervisor {
                 && !r.kept
                 && r.failed.is_none()
         };
-        let mut slots: Vec<Slot> = self
-            .records
-            .iter()
-            .filter(|(_, r)| due(r))
-            .map(|(slot, _)| *slot)
-            .collect();
+        let mut slots: Vec<Slot> =
+            self.records.iter().filter(|(_, r)| due(r)).map(|(slot, _)| *slot).collect();
         slots.sort_by_key(|slot| {
-            self.worker(self.records[slot].incumbent)
-                .is_some_and(Worker::is_ready)
+            self.worker(self.records[slot].incumbent).is_some_and(Worker::is_ready)
         });
         slots
     }
@@ -186,11 +172,7 @@ impl Supervisor {
         match (&self.rollout, self.records.get(&slot)) {
             (Some(rollout), None) if rollout.failure.is_none() => {
                 // Scaled up by hand in the middle of a rollout, or by the rollout's own last step.
-                if self.is_walked() {
-                    rollout.to
-                } else {
-                    rollout.from
-                }
+                if self.is_walked() { rollout.to } else { rollout.from }
             }
             (Some(rollout), Some(record)) if rollout.failure.is_none() => record.generation,
             (None, Some(record)) => record.generation,
@@ -230,20 +212,9 @@ impl Supervisor {
         self.report(match rollout.failure {
             None => Report::Reloaded { generation, took },
             Some((slot, cause)) => {
-                let kept = self
-                    .records
-                    .iter()
-                    .filter(|(_, r)| r.kept)
-                    .map(|(slot, _)| *slot)
-                    .collect();
-                Report::RolledBack {
-                    generation,
-                    to,
-                    slot,
-                    cause,
-                    kept,
-                    took,
-                }
+                let kept =
+                    self.records.iter().filter(|(_, r)| r.kept).map(|(slot, _)| *slot).collect();
+                Report::RolledBack { generation, to, slot, cause, kept, took }
             }
         });
         Settled::Yes

@@ -41,10 +41,7 @@ impl Add<Duration> for Time {
 
     /// Saturates: a deadline beyond the end of time is never.
     fn add(self, after: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -53,9 +50,6 @@ impl Sub<Duration> for Time {
 
     /// Saturates at the clock's zero.
     fn sub(self, before: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(before.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(u64::try_from(before.as_nanos()).unwrap_or(u64::MAX)))
     }
 }

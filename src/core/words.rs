@@ -14,11 +14,7 @@ struct Who(WorkerId, Slot, Generation);
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "worker {} (slot {}, generation {})",
-            self.0, self.1, self.2
-        )
+        write!(f, "worker {} (slot {}, generation {})", self.0, self.1, self.2)
     }
 }
 
@@ -29,11 +25,7 @@ impl fmt::Display for Next {
             Self::StartAgain(delay) => write!(f, "starting the slot again in {}", Human(*delay)),
             Self::GiveUp { failures, within } => {
                 let failures = plural(*failures, "failure");
-                write!(
-                    f,
-                    "the slot is given up after {failures} within {}",
-                    Human(*within)
-                )
+                write!(f, "the slot is given up after {failures} within {}", Human(*within))
             }
             Self::RollBack(generation) => write!(f, "rolling back to generation {generation}"),
             Self::KeepIncumbent => f.write_str("the slot goes on with the worker that it has"),
@@ -47,63 +39,26 @@ impl fmt::Display for Report {
             Self::Started { ready, slots } => {
                 write!(f, "started: {ready} of {slots} slots are served")
             }
-            Self::Ready {
-                worker,
-                slot,
-                generation,
-                evidence,
-                took,
-            } => {
+            Self::Ready { worker, slot, generation, evidence, took } => {
                 let who = Who(*worker, *slot, *generation);
                 write!(f, "{who} is ready after {}: {evidence}", Human(*took))
             }
-            Self::Failed {
-                worker,
-                slot,
-                generation,
-                cause,
-                next,
-            } => {
+            Self::Failed { worker, slot, generation, cause, next } => {
                 write!(f, "{} {cause}; {next}", Who(*worker, *slot, *generation))
             }
-            Self::Gone {
-                worker,
-                slot,
-                generation,
-                how,
-            } => {
+            Self::Gone { worker, slot, generation, how } => {
                 write!(f, "{} has gone: it {how}", Who(*worker, *slot, *generation))
             }
-            Self::Killed {
-                worker,
-                slot,
-                generation,
-            } => {
-                write!(
-                    f,
-                    "{} has not ended and is killed",
-                    Who(*worker, *slot, *generation)
-                )
+            Self::Killed { worker, slot, generation } => {
+                write!(f, "{} has not ended and is killed", Who(*worker, *slot, *generation))
             }
             Self::Reloading { generation } => {
-                write!(
-                    f,
-                    "reload: relieving all slots with generation {generation}"
-                )
+                write!(f, "reload: relieving all slots with generation {generation}")
             }
-            Self::Queued {
-                generation,
-                instead_of: None,
-            } => {
-                write!(
-                    f,
-                    "reload: generation {generation} waits for what is under way"
-                )
+            Self::Queued { generation, instead_of: None } => {
+                write!(f, "reload: generation {generation} waits for what is under way")
             }
-            Self::Queued {
-                generation,
-                instead_of: Some(old),
-            } => write!(
+            Self::Queued { generation, instead_of: Some(old) } => write!(
                 f,
                 "reload: generation {generation} waits for what is under way, instead of generation {old}"
             ),
@@ -114,14 +69,7 @@ impl fmt::Display for Report {
                     Human(*took)
                 )
             }
-            Self::RolledBack {
-                generation,
-                to,
-                slot,
-                cause,
-                kept,
-                took,
-            } => {
+            Self::RolledBack { generation, to, slot, cause, kept, took } => {
                 let took = Human(*took);
                 write!(
                     f,
@@ -137,12 +85,10 @@ impl fmt::Display for Report {
                 Ok(())
             }
             Self::Scaled { from, to } => write!(f, "scaled from {from} to {to} slots"),
-            Self::Stopping {
-                outcome: Outcome::Stopped,
-            } => f.write_str("stopping"),
-            Self::Stopping {
-                outcome: Outcome::Failed,
-            } => f.write_str("stopping: every slot is given up"),
+            Self::Stopping { outcome: Outcome::Stopped } => f.write_str("stopping"),
+            Self::Stopping { outcome: Outcome::Failed } => {
+                f.write_str("stopping: every slot is given up")
+            }
         }
     }
 }

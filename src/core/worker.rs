@@ -107,9 +107,9 @@ impl Worker {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Starting { until } | State::Draining { until, .. } => Some(until),
-            State::Ready {
-                settles, heartbeat, ..
-            } => [settles, heartbeat].into_iter().flatten().min(),
+            State::Ready { settles, heartbeat, .. } => {
+                [settles, heartbeat].into_iter().flatten().min()
+            }
             State::Stopping { kill } => kill,
         }
     }

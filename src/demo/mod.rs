@@ -64,9 +64,7 @@ pub fn serve(arguments: &WorkerArguments) -> ExitCode {
     if let Some(status) = arguments.exit {
         return ExitCode::from(status);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(work(arguments))) {
         Ok(code) => code,
         Err(error) => fail(&error),
@@ -148,11 +146,7 @@ fn listen(
     }
     for at in 0..passed.len() {
         if let Some(listener) = take(&mut passed, at)? {
-            servers.spawn(accept(
-                listener,
-                arguments.greeting.clone(),
-                stopping.clone(),
-            ));
+            servers.spawn(accept(listener, arguments.greeting.clone(), stopping.clone()));
         }
     }
     Ok(())
@@ -175,9 +169,7 @@ fn take(passed: &mut ListenFd, at: usize) -> io::Result<Option<Listener>> {
     }
     if let Ok(Some(listener)) = passed.take_unix_listener(at) {
         listener.set_nonblocking(true)?;
-        return UnixListener::from_std(listener)
-            .map(Listener::Unix)
-            .map(Some);
+        return UnixListener::from_std(listener).map(Listener::Unix).map(Some);
     }
     Ok(None)
 }
@@ -226,17 +218,13 @@ async fn converse(
         async move {
             let mut response = answer(&request, &greeting).await;
             if *told.borrow() {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
     });
     let mut http = http1::Builder::new();
-    let connection = http
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let idle_too_long = async {
         told_to_stop(&mut stopping).await;
@@ -269,23 +257,16 @@ async fn answer(request: &Request<Incoming>, greeting: &str) -> Response<Full<By
         "/pid" => (StatusCode::OK, format!("{}\n", std::process::id())),
         "/env" => (StatusCode::OK, format!("{}\n", variable(query))),
         "/slow" => {
-            let ms = query
-                .strip_prefix("ms=")
-                .and_then(|ms| ms.parse().ok())
-                .unwrap_or(1000);
+            let ms = query.strip_prefix("ms=").and_then(|ms| ms.parse().ok()).unwrap_or(1000);
             tokio::time::sleep(Duration::from_millis(ms)).await;
             (StatusCode::OK, format!("waited {ms} ms\n"))
         }
-        _ => (
-            StatusCode::NOT_FOUND,
-            "there is /, /pid, /slow?ms=N and /env?NAME\n".to_owned(),
-        ),
+        _ => (StatusCode::NOT_FOUND, "there is /, /pid, /slow?ms=N and /env?NAME\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -40,11 +40,7 @@ impl Listeners {
         let adopted = adopt()?;
         let listeners = Self {
             adopted: !adopted.is_empty(),
-            all: if adopted.is_empty() {
-                open(addresses)?
-            } else {
-                adopted
-            },
+            all: if adopted.is_empty() { open(addresses)? } else { adopted },
         };
         if listeners.all.is_empty() {
             return Err("no listener: no socket was passed and no address is named".to_owned());
@@ -52,10 +48,7 @@ impl Listeners {
         for listener in &listeners.all {
             let set = socket::set_nonblocking(&listener.fd, !blocking);
             set.map_err(|e| {
-                format!(
-                    "cannot set the blocking mode of listener '{}': {e}",
-                    listener.name
-                )
+                format!("cannot set the blocking mode of listener '{}': {e}", listener.name)
             })?;
         }
         Ok(listeners)
@@ -63,10 +56,7 @@ impl Listeners {
 
     /// Returns the names, in the order of the descriptors.
     pub(super) fn names(&self) -> Vec<&str> {
-        self.all
-            .iter()
-            .map(|listener| listener.name.as_str())
-            .collect()
+        self.all.iter().map(|listener| listener.name.as_str()).collect()
     }
 
     /// Returns names and addresses for people.
@@ -77,11 +67,7 @@ impl Listeners {
 
     /// Removes the files of the unix sockets that we made.
     pub(super) fn remove_own_files(&self) {
-        for path in self
-            .all
-            .iter()
-            .filter_map(|listener| listener.own_path.as_ref())
-        {
+        for path in self.all.iter().filter_map(|listener| listener.own_path.as_ref()) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -102,25 +88,15 @@ fn adopt() -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for at in 0..passed.len() {
         // As sd_listen_fds_with_names(3) names what has no name.
-        let name = named
-            .get(at)
-            .map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
+        let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
         let cannot = |why: &dyn std::fmt::Display| format!("cannot adopt listener '{name}': {why}");
         let fd = take(&mut passed, at)
             .map_err(|e| cannot(&format!("file descriptor {}: {e}", at + 3)))?;
         if !socket::is_listening(&fd).map_err(|e| cannot(&e))? {
-            return Err(cannot(&format!(
-                "file descriptor {} is not a listening socket",
-                at + 3
-            )));
+            return Err(cannot(&format!("file descriptor {} is not a listening socket", at + 3)));
         }
         let inode = socket::inode(&fd).map_err(|e| cannot(&e))?;
-        listeners.push(Listener {
-            name,
-            fd,
-            inode,
-            own_path: None,
-        });
+        listeners.push(Listener { name, fd, inode, own_path: None });
     }
     Ok(listeners)
 }
@@ -160,12 +136,7 @@ fn open(addresses: &[Address]) -> Result<Vec<Listener>, String> {
         };
         let fd = fd.map_err(cannot)?;
         let inode = socket::inode(&fd).map_err(cannot)?;
-        listeners.push(Listener {
-            name: address.name(),
-            fd,
-            inode,
-            own_path,
-        });
+        listeners.push(Listener { name: address.name(), fd, inode, own_path });
     }
     Ok(listeners)
 }

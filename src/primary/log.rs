@@ -127,10 +127,7 @@ impl Log {
         };
         let stderr = std::io::stderr();
         is_writable(&stderr)
-            && stderr
-                .lock()
-                .write_all(format!("dogwatch: {on}{text}{off}\n").as_bytes())
-                .is_ok()
+            && stderr.lock().write_all(format!("dogwatch: {on}{text}{off}\n").as_bytes()).is_ok()
     }
 }
 
@@ -144,9 +141,7 @@ pub(super) fn is_writable(fd: &impl AsFd) -> bool {
 pub(super) fn is_hung_up(fd: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
     let _ = poll(&mut fds, PollTimeout::ZERO);
-    fds[0]
-        .revents()
-        .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
 /// How bad a report is, its message id and its fields.
@@ -162,35 +157,21 @@ fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)
         |generation: &dyn ToString| vec![("DOGWATCH_GENERATION", generation.to_string())];
     match report {
         Report::Started { .. } => (Level::Notice, STARTED, vec![]),
-        Report::Ready {
-            worker: w,
-            slot,
-            generation,
-            ..
-        } => (Level::Info, READY, worker(w, slot, generation)),
-        Report::Failed {
-            worker: w,
-            slot,
-            generation,
-            next,
-            ..
-        } => match next {
+        Report::Ready { worker: w, slot, generation, .. } => {
+            (Level::Info, READY, worker(w, slot, generation))
+        }
+        Report::Failed { worker: w, slot, generation, next, .. } => match next {
             Next::GiveUp { .. } => (Level::Error, GIVEN_UP, worker(w, slot, generation)),
             Next::StartAgain(_) | Next::RollBack(_) | Next::KeepIncumbent => {
                 (Level::Warning, FAILED, worker(w, slot, generation))
             }
         },
-        Report::Gone {
-            worker: w,
-            slot,
-            generation,
-            ..
-        } => (Level::Info, GONE, worker(w, slot, generation)),
-        Report::Killed {
-            worker: w,
-            slot,
-            generation,
-        } => (Level::Warning, KILLED, worker(w, slot, generation)),
+        Report::Gone { worker: w, slot, generation, .. } => {
+            (Level::Info, GONE, worker(w, slot, generation))
+        }
+        Report::Killed { worker: w, slot, generation } => {
+            (Level::Warning, KILLED, worker(w, slot, generation))
+        }
         Report::Reloading { generation: g } => (Level::Notice, RELOADING, generation(g)),
         Report::Queued { generation: g, .. } => (Level::Notice, QUEUED, generation(g)),
         Report::Reloaded { generation: g, .. } => (Level::Notice, RELOADED, generation(g)),

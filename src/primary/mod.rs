@@ -101,9 +101,7 @@ struct Primary {
 /// When it cannot be started as configured.
 pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     // Before anything else: a signal must find its handler, and READY=1 must mean that SIGHUP reloads.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| refusal(format!("cannot begin: {e}")))?;
     runtime.block_on(async {
         let mut signals =
@@ -114,10 +112,7 @@ pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
 }
 
 fn refusal(message: String) -> Refusal {
-    Refusal {
-        message,
-        hint: None,
-    }
+    Refusal { message, hint: None }
 }
 
 impl Primary {
@@ -160,21 +155,12 @@ impl Primary {
             on_terminal,
             colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
         };
-        let how = if listeners.adopted {
-            "adopted"
-        } else {
-            "listening on"
-        };
+        let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
         let (sender, receiver) = mpsc::channel(NEWS_WAITING);
         let settings = &launch.settings;
         let now = clock::now();
-        let core = Supervisor::new(
-            settings.policy.clone(),
-            settings.workers,
-            now.as_nanos(),
-            now,
-        );
+        let core = Supervisor::new(settings.policy.clone(), settings.workers, now.as_nanos(), now);
         let primary = Self {
             app,
             log,
@@ -238,8 +224,7 @@ impl Primary {
         match news {
             News::Event(event) => self.handle(event),
             News::Says { worker, text } => {
-                self.log
-                    .say(Level::Debug, &format!("worker {worker} says: {text}"));
+                self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
             }
             News::Garbage { worker, garbage } => {
                 let text = format!(
@@ -273,10 +258,7 @@ impl Primary {
             }
         };
         let generation = self.core.next_generation();
-        let before = self
-            .launches
-            .last_key_value()
-            .map(|(_, launch)| &launch.settings);
+        let before = self.launches.last_key_value().map(|(_, launch)| &launch.settings);
         if !self.listeners.adopted && before.is_some_and(|b| b.listen != launch.settings.listen) {
             let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
             self.log.say(Level::Warning, text);

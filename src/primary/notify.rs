@@ -89,10 +89,7 @@ fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Option<Vec<No
 fn to_news(worker: WorkerId, notice: Notice) -> News {
     use crate::core::Evidence::Notify;
     match notice {
-        Notice::Ready => News::Event(Event::Ready {
-            worker,
-            evidence: Notify,
-        }),
+        Notice::Ready => News::Event(Event::Ready { worker, evidence: Notify }),
         Notice::Stopping => News::Event(Event::Leaving(worker)),
         Notice::Heartbeat => News::Event(Event::Heartbeat(worker)),
         Notice::MoreTime(time) => News::Event(Event::MoreTime { worker, time }),

@@ -69,9 +69,7 @@ pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
 
 async fn connect(identifier: &str, lost: u64) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(STREAM_SOCKET).await?;
-    stream
-        .write_all(stream_header(identifier).as_bytes())
-        .await?;
+    stream.write_all(stream_header(identifier).as_bytes()).await?;
     if lost > 0 {
         let text =
             format!("<4>dogwatch: {lost} bytes of output were lost while the journal was away\n");
@@ -163,7 +161,5 @@ async fn print(prefix: &str, line: &[u8]) {
     while !is_writable(&stdout) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _ = stdout
-        .lock()
-        .write_all(&[prefix.as_bytes(), line, b"\n"].concat());
+    let _ = stdout.lock().write_all(&[prefix.as_bytes(), line, b"\n"].concat());
 }

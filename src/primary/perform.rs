@@ -33,15 +33,9 @@ impl Primary {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn {
-                worker,
-                slot,
-                generation,
-            } => self.spawn(Identity {
-                worker,
-                slot,
-                generation,
-            }),
+            Action::Spawn { worker, slot, generation } => {
+                self.spawn(Identity { worker, slot, generation })
+            }
             // On a shared listener a worker admits itself by waiting on it.
             Action::Admit(worker) => {
                 if let Some(process) = self.workers.get_mut(&worker) {
@@ -96,18 +90,9 @@ impl Primary {
 
     fn report(&mut self, report: &Report) {
         self.log.report(report);
-        if let Report::Failed {
-            generation,
-            cause: Cause::NotReady(_),
-            ..
-        } = report
-        {
-            let when = self
-                .launches
-                .get(generation)
-                .map(|launch| launch.settings.ready_when);
-            self.log
-                .say(Level::Notice, &format!("hint: {}", ways_out(when)));
+        if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report {
+            let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
+            self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
         self.manager.report(report);
     }
@@ -115,10 +100,8 @@ impl Primary {
     /// Reaps everybody who has ended: workers, and as pid 1 or subreaper whatever was left to us.
     pub(super) fn reap(&mut self) {
         while let Some((pid, end)) = process::reap() {
-            let found = self
-                .workers
-                .iter()
-                .find(|(_, process)| process.pid == pid && !process.is_left);
+            let found =
+                self.workers.iter().find(|(_, process)| process.pid == pid && !process.is_left);
             if let Some(worker) = found.map(|(worker, _)| *worker) {
                 self.ended(worker, pid, end);
             }

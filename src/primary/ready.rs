@@ -35,13 +35,7 @@ pub(super) struct Watch {
 
 /// Waits for evidence and sends it, once. Then goes on holding the pipe.
 pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
-    let Watch {
-        worker,
-        pid,
-        when,
-        inodes,
-        pipe,
-    } = watch;
+    let Watch { worker, pid, when, inodes, pipe } = watch;
     let pipe = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok());
     let accepting = async {
         match when {
@@ -62,9 +56,7 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
         () = alive => Evidence::Alive,
         () = until_line(pipe.as_ref()) => Evidence::Fd,
     };
-    let _ = news
-        .send(News::Event(Event::Ready { worker, evidence }))
-        .await;
+    let _ = news.send(News::Event(Event::Ready { worker, evidence })).await;
     std::future::pending::<()>().await;
 }
 
@@ -132,15 +124,8 @@ struct Holds {
 }
 
 fn descriptors(pid: i32, inodes: &BTreeSet<u64>) -> Holds {
-    let mut holds = Holds {
-        epoll: false,
-        listeners: BTreeSet::new(),
-    };
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    let mut holds = Holds { epoll: false, listeners: BTreeSet::new() };
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Ok(link) = fs::read_link(entry.path()) else {
             continue;
@@ -150,19 +135,14 @@ fn descriptors(pid: i32, inodes: &BTreeSet<u64>) -> Holds {
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy()));
             holds.epoll |= !procfs::epoll_inodes(&info.unwrap_or_default()).is_disjoint(inodes);
         } else if procfs::socket_inode(&link).is_some_and(|inode| inodes.contains(&inode)) {
-            holds
-                .listeners
-                .extend(name.to_string_lossy().parse::<u64>());
+            holds.listeners.extend(name.to_string_lossy().parse::<u64>());
         }
     }
     holds
 }
 
 fn threads(pid: i32) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
@@ -185,15 +165,11 @@ fn is_blocked_on(pid: i32, thread: &str, listeners: &BTreeSet<u64>) -> bool {
         | libc::SYS_read => listeners.contains(&(first & 0xffff_ffff)),
         number if is_poll(number) => {
             let entries = usize::try_from(second).unwrap_or(MAX_SET).min(MAX_SET);
-            procfs::poll_set(&memory(pid, first, entries * 8))
-                .into_iter()
-                .any(holds)
+            procfs::poll_set(&memory(pid, first, entries * 8)).into_iter().any(holds)
         }
         number if is_select(number) => {
             let bits = usize::try_from(first).unwrap_or(MAX_SET).min(MAX_SET);
-            procfs::select_set(&memory(pid, second, bits.div_ceil(8)))
-                .into_iter()
-                .any(holds)
+            procfs::select_set(&memory(pid, second, bits.div_ceil(8))).into_iter().any(holds)
         }
         _ => false,
     }

@@ -11,10 +11,7 @@ use std::path::{Path, PathBuf};
 /// As mkdir(2); also when the folder belongs to somebody else.
 pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
     let path = choose(app);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&path)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
     let owner = nix::sys::stat::stat(&path)?.st_uid;
     if owner != nix::unistd::geteuid().as_raw() {
         return Err(io::Error::new(

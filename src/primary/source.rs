@@ -48,10 +48,7 @@ impl Source {
             }
             error
         })?;
-        let launch = Launch {
-            directory: resolve(&settings)?,
-            settings,
-        };
+        let launch = Launch { directory: resolve(&settings)?, settings };
         let environment = launch.environment()?;
         launch.program(&environment)?;
         Ok(launch)
@@ -86,9 +83,8 @@ impl Launch {
             .rev()
             .find(|(key, _)| key == "PATH")
             .map(|(_, value)| OsString::from(value));
-        let path = set
-            .or_else(|| std::env::var_os("PATH"))
-            .unwrap_or_else(|| "/usr/bin:/bin".into());
+        let path =
+            set.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| "/usr/bin:/bin".into());
         let directory = self.directory();
         let found = spawn::find(name, &path, directory.as_deref()).and_then(|program| {
             // A relative program is relative to where the worker runs.
@@ -124,16 +120,11 @@ fn resolve(settings: &Settings) -> Result<Option<PathBuf>, Error> {
         .canonicalize()
         .map_err(|e| plain(format!("cannot enter working directory '{name}': {e}")))?;
     if !resolved.is_dir() {
-        return Err(plain(format!(
-            "cannot enter working directory '{name}': not a directory"
-        )));
+        return Err(plain(format!("cannot enter working directory '{name}': not a directory")));
     }
     Ok(Some(resolved))
 }
 
 fn plain(message: String) -> Error {
-    Error {
-        message,
-        hint: None,
-    }
+    Error { message, hint: None }
 }

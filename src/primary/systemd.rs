@@ -97,9 +97,7 @@ impl Manager {
 
     /// Asks systemd to wait until `due`, which is when what is under way will have succeeded or failed.
     pub(super) fn extend(&mut self, due: Option<Time>, now: Time) {
-        let Some(until) = due
-            .map(|due| due + SLACK)
-            .filter(|until| *until > self.patient_until)
+        let Some(until) = due.map(|due| due + SLACK).filter(|until| *until > self.patient_until)
         else {
             return;
         };
@@ -145,8 +143,7 @@ impl Manager {
         let message: String = what.iter().map(|state| format!("{state}\n")).collect();
         let key = |message: &str| message.split('=').next().map(str::to_owned);
         let new = key(&message).unwrap_or_default();
-        self.waiting
-            .retain(|old| !replaces(&new) || key(old).as_ref() != Some(&new));
+        self.waiting.retain(|old| !replaces(&new) || key(old).as_ref() != Some(&new));
         self.waiting.push_back(message);
         while self.waiting.len() > MAX_WAITING {
             self.waiting.pop_front();
@@ -168,9 +165,7 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
 
 /// Returns how often to say so: half of what systemd expects; `None` if it expects nothing.
 pub(super) fn heartbeat_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled()
-        .map(|interval| interval / 2)
-        .filter(|half| !half.is_zero())
+    sd_notify::watchdog_enabled().map(|interval| interval / 2).filter(|half| !half.is_zero())
 }
 
 #[cfg(test)]
@@ -182,10 +177,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = StdDatagram::bind(&path).unwrap();
-        let mut ours = Manager {
-            address: Some(path.into_os_string()),
-            ..Manager::from_env()
-        };
+        let mut ours = Manager { address: Some(path.into_os_string()), ..Manager::from_env() };
         ours.started = true;
         for n in 0..2000 {
             ours.status(format!("status {n}"));
@@ -203,9 +195,6 @@ mod tests {
                 ours.flush();
             }
         }
-        assert!(
-            heard.contains("STATUS=status 1999\nRELOADING=1\nMONOTONIC_USEC="),
-            "{heard}"
-        );
+        assert!(heard.contains("STATUS=status 1999\nRELOADING=1\nMONOTONIC_USEC="), "{heard}");
     }
 }

@@ -48,19 +48,13 @@ pub(super) struct NotStarted {
 impl NotStarted {
     fn doing(what: &str) -> impl FnOnce(io::Error) -> Self + use<> {
         let what = what.to_owned();
-        move |e| Self {
-            is_transient: process::is_transient(&e),
-            reason: format!("{what}: {e}"),
-        }
+        move |e| Self { is_transient: process::is_transient(&e), reason: format!("{what}: {e}") }
     }
 }
 
 impl From<crate::config::Error> for NotStarted {
     fn from(error: crate::config::Error) -> Self {
-        Self {
-            reason: error.message,
-            is_transient: false,
-        }
+        Self { reason: error.message, is_transient: false }
     }
 }
 
@@ -92,10 +86,8 @@ pub(super) fn start(
         notify::open(&notify_socket).map_err(NotStarted::doing("making a notify socket"))?;
     let remove_socket = RemoveFile(&notify_socket);
     let ready_fd = ready_fd(launch, listeners);
-    let ready = ready_fd
-        .map(|_| output::pipe())
-        .transpose()
-        .map_err(NotStarted::doing("making a pipe"))?;
+    let ready =
+        ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
     let out = Output::open(app, settings.log, who.slot)
         .map_err(NotStarted::doing("opening its output"))?;
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
@@ -113,12 +105,7 @@ pub(super) fn start(
     let environment = environment::build(spawn::environment(), &configured, &told);
     let (stdout, stderr) = out.for_worker();
     let mut descriptors = vec![Some(null.as_fd()), Some(stdout), Some(stderr)];
-    descriptors.extend(
-        listeners
-            .all
-            .iter()
-            .map(|listener| Some(listener.fd.as_fd())),
-    );
+    descriptors.extend(listeners.all.iter().map(|listener| Some(listener.fd.as_fd())));
     if let (Some(number), Some((_, write))) = (ready_fd, &ready) {
         let number = usize::try_from(number).unwrap_or_default();
         descriptors.resize(descriptors.len().max(number), None);
@@ -140,11 +127,7 @@ pub(super) fn start(
         worker: who.worker,
         pid: child.pid.as_raw(),
         when: settings.ready_when,
-        inodes: listeners
-            .all
-            .iter()
-            .map(|listener| listener.inode)
-            .collect(),
+        inodes: listeners.all.iter().map(|listener| listener.inode).collect(),
         pipe: ready.map(|(read, _)| read),
     };
     out.forward(app, who.slot);
@@ -169,10 +152,7 @@ fn begin_tasks(socket: UnixDatagram, watch: Watch, news: &mpsc::Sender<News>) ->
 fn ready_fd(launch: &Launch, listeners: &Listeners) -> Option<i32> {
     match launch.settings.ready_when {
         ReadyWhen::Auto | ReadyWhen::Fd => Some(
-            launch
-                .settings
-                .ready_fd
-                .unwrap_or(3 + i32::try_from(listeners.all.len()).unwrap_or(0)),
+            launch.settings.ready_fd.unwrap_or(3 + i32::try_from(listeners.all.len()).unwrap_or(0)),
         ),
         ReadyWhen::Notify | ReadyWhen::Accepting | ReadyWhen::Alive(_) => None,
     }
@@ -184,10 +164,7 @@ impl Process {
         let (stage, errno) = spawn::failure(self.failure.take()?)?;
         let reason = format!("{stage} '{}': {}", self.program.display(), errno.desc());
         let is_transient = process::is_transient(&errno.into());
-        Some(NotStarted {
-            reason,
-            is_transient,
-        })
+        Some(NotStarted { reason, is_transient })
     }
 
     /// Ends the worker and all of its process group.
@@ -226,21 +203,13 @@ impl Drop for RemoveFile<'_> {
 enum Output {
     Inherited(io::Stdout, io::Stderr),
     Stream(OwnedFd),
-    Piped {
-        ours: OwnedFd,
-        theirs: OwnedFd,
-        to_journal: bool,
-    },
+    Piped { ours: OwnedFd, theirs: OwnedFd, to_journal: bool },
 }
 
 impl Output {
     fn open(app: &App, mode: LogMode, slot: Slot) -> io::Result<Self> {
         let piped = |to_journal| {
-            output::pipe().map(|(ours, theirs)| Self::Piped {
-                ours,
-                theirs,
-                to_journal,
-            })
+            output::pipe().map(|(ours, theirs)| Self::Piped { ours, theirs, to_journal })
         };
         match mode {
             LogMode::Auto if app.in_journal => piped(true),
@@ -262,10 +231,7 @@ impl Output {
 
     /// Begins to move what the worker writes, until nobody can write any more.
     fn forward(self, app: &App, slot: Slot) {
-        if let Self::Piped {
-            ours, to_journal, ..
-        } = self
-        {
+        if let Self::Piped { ours, to_journal, .. } = self {
             if to_journal {
                 tokio::spawn(output::to_journal(ours, app.identifier(slot)));
             } else {

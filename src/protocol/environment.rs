@@ -50,10 +50,8 @@ pub fn build(
     configured: &[(String, String)],
     worker: &Worker<'_>,
 ) -> Vec<String> {
-    let mut all: Vec<(String, String)> = inherited
-        .into_iter()
-        .filter(|(name, _)| !is_primarys(name))
-        .collect();
+    let mut all: Vec<(String, String)> =
+        inherited.into_iter().filter(|(name, _)| !is_primarys(name)).collect();
     all.extend(configured.iter().cloned());
     all.extend(own(worker));
     let mut env: Vec<String> = Vec::with_capacity(all.len());
@@ -87,9 +85,7 @@ fn own(worker: &Worker<'_>) -> Vec<(String, String)> {
     if let Some(fd) = worker.ready_fd {
         own.push(("DOGWATCH_READY_FD", fd.to_string()));
     }
-    own.into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
@@ -97,9 +93,7 @@ mod tests {
     use super::*;
 
     fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
-        of.iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+        of.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     #[test]
@@ -124,11 +118,7 @@ mod tests {
             ready_fd: Some(5),
         };
         assert_eq!(
-            build(
-                inherited,
-                &pairs(&[("PORT", "8080"), ("PORT", "8081")]),
-                &worker
-            ),
+            build(inherited, &pairs(&[("PORT", "8080"), ("PORT", "8081")]), &worker),
             [
                 "PATH=/bin",
                 "PORT=8081",

@@ -46,14 +46,11 @@ fn notice(key: &str, value: &str) -> Option<Notice> {
         ("STOPPING", "1") => Some(Notice::Stopping),
         ("WATCHDOG", "1") => Some(Notice::Heartbeat),
         ("STATUS", text) => Some(Notice::Status(
-            text.chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect(),
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
         )),
-        ("EXTEND_TIMEOUT_USEC", usec) => usec
-            .parse()
-            .ok()
-            .map(|usec| Notice::MoreTime(Duration::from_micros(usec))),
+        ("EXTEND_TIMEOUT_USEC", usec) => {
+            usec.parse().ok().map(|usec| Notice::MoreTime(Duration::from_micros(usec)))
+        }
         _ => None,
     }
 }
@@ -90,16 +87,9 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         assert_eq!(parse(b"READY=1\nnonsense\n=\n"), Some(vec![Notice::Ready]));
-        for garbage in [
-            &b""[..],
-            b"\n",
-            b"READY",
-            b"=1",
-            b"ready=1",
-            b"\xff\xfe=1",
-            b"READY=1\n\xff",
-            b"\0",
-        ] {
+        for garbage in
+            [&b""[..], b"\n", b"READY", b"=1", b"ready=1", b"\xff\xfe=1", b"READY=1\n\xff", b"\0"]
+        {
             assert_eq!(parse(garbage), None, "{garbage:?}");
         }
     }
@@ -108,14 +98,10 @@ mod tests {
     fn any_bytes_are_survived() {
         let mut state = 1u64;
         for _ in 0..50_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let bytes = state.to_le_bytes();
-            let text: Vec<u8> = bytes
-                .iter()
-                .map(|b| b"READY=1\n\xffSTAUWCHDOG_"[*b as usize % 20])
-                .collect();
+            let text: Vec<u8> =
+                bytes.iter().map(|b| b"READY=1\n\xffSTAUWCHDOG_"[*b as usize % 20]).collect();
             let _ = (parse(&bytes), parse(&text));
         }
     }

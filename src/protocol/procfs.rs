@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 /// Returns the inodes that an epoll set watches: the `ino:` of its `tfd:` lines in `/proc/PID/fdinfo/N`.
 #[must_use]
 pub fn epoll_inodes(fdinfo: &str) -> BTreeSet<u64> {
-    fdinfo
-        .lines()
-        .filter(|line| line.starts_with("tfd:"))
-        .filter_map(inode_of_tfd)
-        .collect()
+    fdinfo.lines().filter(|line| line.starts_with("tfd:")).filter_map(inode_of_tfd).collect()
 }
 
 fn inode_of_tfd(line: &str) -> Option<u64> {
@@ -20,18 +16,13 @@ fn inode_of_tfd(line: &str) -> Option<u64> {
 /// Returns the inode behind a link like `socket:[12345]` in `/proc/PID/fd`.
 #[must_use]
 pub fn socket_inode(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Returns the pids in `/proc/PID/task/TID/children`.
 #[must_use]
 pub fn children(text: &str) -> Vec<i32> {
-    text.split_ascii_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// A thread that is blocked in a system call: `/proc/PID/task/TID/syscall`.
@@ -61,21 +52,14 @@ pub fn poll_set(memory: &[u8]) -> Vec<i32> {
     let (entries, _) = memory.as_chunks::<8>();
     let waits = |e: &&[u8; 8]| i16::from_ne_bytes([e[4], e[5]]) & 0x1 != 0;
     let fd = |e: &[u8; 8]| i32::from_ne_bytes([e[0], e[1], e[2], e[3]]);
-    entries
-        .iter()
-        .filter(waits)
-        .map(fd)
-        .filter(|fd| *fd >= 0)
-        .collect()
+    entries.iter().filter(waits).map(fd).filter(|fd| *fd >= 0).collect()
 }
 
 /// Returns the file descriptors in an `fd_set` (`select(2)`): bit `n` of the little-endian bytes is descriptor `n`.
 #[must_use]
 pub fn select_set(memory: &[u8]) -> Vec<i32> {
     let bits = memory.iter().enumerate().flat_map(|(at, byte)| {
-        (0..8)
-            .filter(move |bit| byte & (1 << bit) != 0)
-            .map(move |bit| at * 8 + bit)
+        (0..8).filter(move |bit| byte & (1 << bit) != 0).map(move |bit| at * 8 + bit)
     });
     bits.filter_map(|fd| i32::try_from(fd).ok()).collect()
 }
@@ -90,20 +74,14 @@ mod tests {
             tfd:        3 events:       19 data:                3  pos:0 ino:14ad2 sdev:8\n\
             tfd:        9 events: 80000001 data: ffffffffffffffff  pos:0 ino:411 sdev:f\n";
         assert_eq!(epoll_inodes(fdinfo), BTreeSet::from([0x14ad2, 0x411]));
-        assert_eq!(
-            epoll_inodes("tfd: 1 ino:zz\ntfd:\ntfd: ino:"),
-            BTreeSet::new()
-        );
+        assert_eq!(epoll_inodes("tfd: 1 ino:zz\ntfd:\ntfd: ino:"), BTreeSet::new());
     }
 
     #[test]
     fn a_blocked_thread_shows_its_call_and_arguments() {
         let line = "7 0x7ffd1 0x1 0xffffffff 0x0 0x0 0x0 0x7ffd0 0x7f1\n";
         let call = blocked(line).unwrap();
-        assert_eq!(
-            (call.number, call.arguments[0], call.arguments[2]),
-            (7, 0x7ffd1, 0xffff_ffff)
-        );
+        assert_eq!((call.number, call.arguments[0], call.arguments[2]), (7, 0x7ffd1, 0xffff_ffff));
         assert_eq!(blocked("running\n"), None);
         assert_eq!(blocked("-1 0x7ffd0 0x7f1\n"), None);
         assert_eq!(blocked("7 0x1"), None);

@@ -74,17 +74,9 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
 /// Whether an error of fork, pipe or socket says that the machine lacks something just now.
 #[must_use]
 pub fn is_transient(error: &io::Error) -> bool {
-    let lacks = [
-        Errno::EAGAIN,
-        Errno::ENOMEM,
-        Errno::EMFILE,
-        Errno::ENFILE,
-        Errno::ENOBUFS,
-        Errno::ENOSPC,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|raw| lacks.contains(&Errno::from_raw(raw)))
+    let lacks =
+        [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOSPC];
+    error.raw_os_error().is_some_and(|raw| lacks.contains(&Errno::from_raw(raw)))
 }
 
 /// Returns the nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`), the clock of `MONOTONIC_USEC=`.

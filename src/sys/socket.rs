@@ -22,20 +22,15 @@ const BACKLOG: i32 = 4096;
 /// As socket(2), bind(2) and listen(2).
 pub fn listen_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
     match open_tcp(address, dual) {
-        Err(e) if dual && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => open_tcp(
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()),
-            false,
-        ),
+        Err(e) if dual && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            open_tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()), false)
+        }
         result => result,
     }
 }
 
 fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() {
-        AddressFamily::Inet6
-    } else {
-        AddressFamily::Inet
-    };
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if address.is_ipv6() {
@@ -53,14 +48,7 @@ fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
 /// As socket(2), bind(2) and listen(2); `EADDRINUSE` when somebody listens there.
 pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
-    let stream = || {
-        socket(
-            AddressFamily::Unix,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-    };
+    let stream = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     let fd = stream()?;
     let mut bound = bind(fd.as_raw_fd(), &address);
     if bound == Err(Errno::EADDRINUSE)
@@ -149,12 +137,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let mut control = nix::cmsg_space!(libc::ucred, [std::os::fd::RawFd; 16]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(
-        socket.as_fd().as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        flags,
-    )?;
+    let message =
+        recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut control), flags)?;
     let mut uid = None;
     // Where the control buffer is too small the kernel has closed what did not fit.
     for part in message.cmsgs().into_iter().flatten() {
@@ -199,20 +183,10 @@ mod tests {
         let mut buffer = [0; 4];
         let datagram = receive(&ours, &mut buffer).unwrap();
         let uid = Some(nix::unistd::getuid().as_raw());
-        assert_eq!(
-            datagram,
-            Datagram {
-                length: 4,
-                truncated: true,
-                uid
-            }
-        );
+        assert_eq!(datagram, Datagram { length: 4, truncated: true, uid });
         // The write end is gone: reading ends at once.
         assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
-        assert_eq!(
-            receive(&ours, &mut buffer).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(receive(&ours, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -222,10 +196,7 @@ mod tests {
         drop(listen_unix(&path).unwrap());
         let fd = listen_unix(&path).unwrap();
         assert!(is_listening(&fd).unwrap());
-        assert_eq!(
-            listen_unix(&path).unwrap_err().raw_os_error(),
-            Some(libc::EADDRINUSE)
-        );
+        assert_eq!(listen_unix(&path).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
     }
 
     #[test]

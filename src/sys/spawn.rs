@@ -85,10 +85,7 @@ pub fn spawn(program: Program<'_>) -> io::Result<Child> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), Some(&mut before))?;
     let child = prepared.clone_child(report.as_raw_fd());
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    Ok(Child {
-        pid: child?,
-        failure,
-    })
+    Ok(Child { pid: child?, failure })
 }
 
 /// Returns what went wrong before exec, if anything did. To be asked when the child has ended.
@@ -153,10 +150,7 @@ impl Pointers {
         }
         let mut pointers: Vec<_> = owned.iter().map(|s| s.as_ptr().cast()).collect();
         pointers.push(std::ptr::null());
-        Ok(Self {
-            strings: owned,
-            pointers,
-        })
+        Ok(Self { strings: owned, pointers })
     }
 }
 
@@ -198,10 +192,9 @@ impl Prepared {
                 .iter()
                 .map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()))
                 .collect(),
-            open_files: program.open_files.map(|(soft, hard)| libc::rlimit {
-                rlim_cur: soft,
-                rlim_max: hard,
-            }),
+            open_files: program
+                .open_files
+                .map(|(soft, hard)| libc::rlimit { rlim_cur: soft, rlim_max: hard }),
         })
     }
 
@@ -209,10 +202,7 @@ impl Prepared {
     /// primary is copied. Returns when the child has executed the program, or has ended.
     fn clone_child(&mut self, report: RawFd) -> io::Result<Pid> {
         let mut stack = vec![0u8; STACK];
-        let mut start = Start {
-            prepared: self,
-            report,
-        };
+        let mut start = Start { prepared: self, report };
         // SAFETY: one past the end of `stack`, rounded down to the alignment that every architecture is content with;
         // stacks grow down on all that Linux's Rust targets have in common with dogwatch.
         let top = unsafe { stack.as_mut_ptr().add(STACK & !15) };
@@ -369,9 +359,7 @@ fn reset_signals() {
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {
     let text = |s: OsString| s.into_string().ok();
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
-        .collect()
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
 #[cfg(test)]
@@ -399,13 +387,9 @@ mod tests {
         let child = spawn(program).unwrap();
         drop(write);
         let mut output = String::new();
-        std::fs::File::from(read)
-            .read_to_string(&mut output)
-            .unwrap();
+        std::fs::File::from(read).read_to_string(&mut output).unwrap();
         let ended = nix::sys::wait::waitpid(child.pid, None).unwrap();
-        let nix::sys::wait::WaitStatus::Exited(_, status) = ended else {
-            panic!("{ended:?}")
-        };
+        let nix::sys::wait::WaitStatus::Exited(_, status) = ended else { panic!("{ended:?}") };
         (output, status, failure(child.failure))
     }
 
@@ -432,10 +416,7 @@ mod tests {
     #[test]
     fn signals_are_reset() {
         // The test harness, like the primary, ignores SIGPIPE (signal 13).
-        let (output, ..) = run(
-            &["/bin/grep", "-E", "SigIgn|SigBlk", "/proc/self/status"],
-            |_| {},
-        );
+        let (output, ..) = run(&["/bin/grep", "-E", "SigIgn|SigBlk", "/proc/self/status"], |_| {});
         for line in output.lines() {
             assert!(line.ends_with("0000000000000000"), "{output}");
         }
@@ -444,10 +425,7 @@ mod tests {
     #[test]
     fn failures_before_exec_name_stage_and_errno() {
         let (_, status, failure) = run(&["/no/such/program"], |_| {});
-        assert_eq!(
-            (status, failure),
-            (127, Some((Stage::Execute, Errno::ENOENT)))
-        );
+        assert_eq!((status, failure), (127, Some((Stage::Execute, Errno::ENOENT))));
         let (.., failure) = run(&["/bin/true"], |p| {
             p.directory = Some(Path::new("/no/such/directory"));
         });

@@ -1,9 +1,5 @@
 //! What the tests above the core share: finding programs, waiting for events with a bound, and a skip that CI refuses.
-#![allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "each test binary uses its part"
-)]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
 
 pub(crate) mod primary;
 
@@ -26,10 +22,7 @@ pub(crate) fn load_client() -> PathBuf {
 
 /// Says what is missing, and fails where nothing may be missing (CI=true).
 pub(crate) fn skip(what: &str) -> bool {
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "skipped: {what}; in CI nothing may be skipped"
-    );
+    assert!(std::env::var_os("CI").is_none(), "skipped: {what}; in CI nothing may be skipped");
     eprintln!("skipped: {what}");
     true
 }
@@ -37,9 +30,7 @@ pub(crate) fn skip(what: &str) -> bool {
 /// Returns the program's path, if it is installed.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Asks again and again until there is an answer.
@@ -64,10 +55,7 @@ impl Counts {
         let words: Vec<&str> = self.0.split_whitespace().collect();
         let ok: u64 = words.get(1).and_then(|n| n.parse().ok()).unwrap_or(0);
         let failures: String = words.iter().skip(2).copied().collect::<Vec<_>>().join(" ");
-        assert_eq!(
-            failures, "refused 0 reset 0 short 0 timeout 0 other 0",
-            "after {ok} answers"
-        );
+        assert_eq!(failures, "refused 0 reset 0 short 0 timeout 0 other 0", "after {ok} answers");
         assert!(ok >= least, "only {ok} answers");
     }
 }

@@ -165,10 +165,7 @@ impl Primary {
         let mut buffer = [0; 4096];
         loop {
             let Ok(length) = self.systemd.recv(&mut buffer) else {
-                panic!(
-                    "it never told systemd '{text}', but:\n{heard}\nand said\n{}",
-                    self.said
-                )
+                panic!("it never told systemd '{text}', but:\n{heard}\nand said\n{}", self.said)
             };
             let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if message.contains(text) {
@@ -240,8 +237,5 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_owned())
-        .unwrap_or_default()
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }

@@ -21,9 +21,7 @@ pub(crate) struct Boxed {
 
 /// Returns the root tree of a Debian release, or says that it is missing.
 pub(crate) fn root(release: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("target/roots")
-        .join(release);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/roots").join(release);
     let missing = if !nix::unistd::geteuid().is_root() {
         "root, to boot systemd in a container"
     } else if support::which("systemd-nspawn").is_none() {
@@ -40,11 +38,7 @@ pub(crate) fn root(release: &str) -> Option<PathBuf> {
 impl Boxed {
     /// Boots a box; `prepare` puts files into it before.
     pub(crate) fn boot(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
-        let name = format!(
-            "dw-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("dw-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new("/var/tmp").join(&name);
         let (layer, top) = (folder.join("layer"), folder.join("top"));
         fs::create_dir_all(&layer).unwrap();
@@ -76,12 +70,7 @@ impl Boxed {
             .stderr(console)
             .spawn()
             .unwrap();
-        let mut this = Self {
-            nspawn,
-            leader: 0,
-            folder,
-            cgroup,
-        };
+        let mut this = Self { nspawn, leader: 0, folder, cgroup };
         this.leader = wait_for("the box's pid 1", || {
             if let Ok(Some(status)) = this.nspawn.try_wait() {
                 panic!("the box ended with {status}:\n{}", this.console());
@@ -109,12 +98,7 @@ impl Boxed {
     /// Runs a shell command in the box that must succeed, and returns what it says.
     pub(crate) fn ok(&self, command: &str) -> String {
         let (text, code) = self.try_run(command);
-        assert_eq!(
-            code,
-            0,
-            "{command}\n{text}\n{}",
-            self.run("journalctl -b --no-pager -n 100")
-        );
+        assert_eq!(code, 0, "{command}\n{text}\n{}", self.run("journalctl -b --no-pager -n 100"));
         text
     }
 
@@ -136,9 +120,7 @@ impl Boxed {
 
     /// A property of a unit.
     pub(crate) fn show(&self, unit: &str, property: &str) -> String {
-        self.ok(&format!("systemctl show -P {property} {unit}"))
-            .trim()
-            .to_owned()
+        self.ok(&format!("systemctl show -P {property} {unit}")).trim().to_owned()
     }
 
     /// What the journal has of a unit, as `IDENTIFIER: MESSAGE` lines.
@@ -182,15 +164,10 @@ impl Boxed {
 impl Drop for Boxed {
     fn drop(&mut self) {
         if std::thread::panicking() && self.leader != 0 {
-            eprintln!(
-                "{}",
-                self.run("journalctl -b --no-pager -o short-monotonic -n 200")
-            );
+            eprintln!("{}", self.run("journalctl -b --no-pager -o short-monotonic -n 200"));
         }
         // SIGRTMIN+14: power off at once (systemd(1)).
-        let _ = Command::new("kill")
-            .args(["-s", "RTMIN+14", &self.leader.to_string()])
-            .status();
+        let _ = Command::new("kill").args(["-s", "RTMIN+14", &self.leader.to_string()]).status();
         let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while matches!(self.nspawn.try_wait(), Ok(None)) {
             if std::time::Instant::now() > end {
@@ -219,19 +196,14 @@ fn install(layer: &Path) {
     for unit in fs::read_dir(units).unwrap().flatten() {
         copy(
             &unit.path(),
-            &format!(
-                "usr/lib/systemd/system/{}",
-                unit.file_name().to_string_lossy()
-            ),
+            &format!("usr/lib/systemd/system/{}", unit.file_name().to_string_lossy()),
         );
     }
 }
 
 fn make_cgroup(name: &str) -> Option<PathBuf> {
     let bases = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-    let base = bases
-        .iter()
-        .find(|base| Path::new(base).join("cgroup.controllers").exists())?;
+    let base = bases.iter().find(|base| Path::new(base).join("cgroup.controllers").exists())?;
     let cgroup = Path::new(base).join(name);
     fs::create_dir(&cgroup).ok()?;
     Some(cgroup)
@@ -251,10 +223,8 @@ fn find_leader(ancestor: u32) -> Option<u32> {
     let mut todo = vec![ancestor];
     while let Some(pid) = todo.pop() {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let namespaces = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .unwrap_or_default();
+        let namespaces =
+            status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
         let pids: Vec<&str> = namespaces.split_whitespace().collect();
         let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let listens = Path::new(&format!("/proc/{pid}/root/run/systemd/private")).exists();
@@ -263,11 +233,7 @@ fn find_leader(ancestor: u32) -> Option<u32> {
         }
         let children =
             fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        todo.extend(
-            children
-                .split_whitespace()
-                .filter_map(|pid| pid.parse::<u32>().ok()),
-        );
+        todo.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
     None
 }

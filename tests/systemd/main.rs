@@ -1,9 +1,5 @@
 //! Booted systemd 252 (Debian 12) and 257 (Debian 13): the units as packages install them, systemctl, journalctl.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stderr,
@@ -39,9 +35,9 @@ fn app(root: &Path) -> Boxed {
 }
 
 fn load(boxed: &Boxed, requests: u32) -> Load {
-    Load::start(&mut boxed.enter(&format!(
-        "exec load 127.0.0.1:8080 --clients 8 --requests {requests}"
-    )))
+    Load::start(
+        &mut boxed.enter(&format!("exec load 127.0.0.1:8080 --clients 8 --requests {requests}")),
+    )
 }
 
 /// Each promise on each systemd.
@@ -76,24 +72,15 @@ fn the_first_connection_starts_the_service(root: &Path) {
         (status == "4 workers ready, generation 1").then_some(())
     });
     // The workers run as the unit's own user, with the socket under its name.
-    assert_eq!(
-        boxed.ok("curl -sS http://127.0.0.1:8080/env?LISTEN_FDNAMES"),
-        "web\n"
-    );
-    assert_eq!(
-        boxed.ok("curl -sS http://127.0.0.1:8080/env?DOGWATCH_APP"),
-        "myapp\n"
-    );
+    assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8080/env?LISTEN_FDNAMES"), "web\n");
+    assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8080/env?DOGWATCH_APP"), "myapp\n");
     let users = boxed.ok("ps -o uid= -p $(pgrep -d, -f '[d]ogwatch demo-worker') | sort -u");
     let uid: u32 = users.trim().parse().unwrap();
     // The range of dynamic users (systemd.exec(5)).
     assert!((61184..=65519).contains(&uid), "{uid}");
     assert_eq!(boxed.ok("pgrep -fc '[d]ogwatch demo-worker'").trim(), "4");
     let journal = boxed.journal("myapp");
-    assert!(
-        journal.contains("started: 4 of 4 slots are served"),
-        "{journal}"
-    );
+    assert!(journal.contains("started: 4 of 4 slots are served"), "{journal}");
     // State changes are native entries with fields.
     let ready = boxed.ok(
         "journalctl -b -o json --no-pager -u myapp MESSAGE_ID=0e85e579dac8432391fb5dc03905221a | grep -c '\"DOGWATCH_SLOT\":\"3\"'",
@@ -104,27 +91,16 @@ fn the_first_connection_starts_the_service(root: &Path) {
 fn the_units_are_valid_and_hardened(root: &Path) {
     let boxed = app(root);
     let dir = "/usr/lib/systemd/system";
-    for unit in [
-        "myapp.socket",
-        "myapp.service",
-        "dogwatch@x.socket",
-        "dogwatch@x.service",
-    ] {
+    for unit in ["myapp.socket", "myapp.service", "dogwatch@x.socket", "dogwatch@x.service"] {
         let template = unit.replace("@x", "@");
-        let said = boxed.ok(&format!(
-            "cp {dir}/{template} /tmp/{unit}; systemd-analyze verify /tmp/{unit}"
-        ));
+        let said = boxed
+            .ok(&format!("cp {dir}/{template} /tmp/{unit}; systemd-analyze verify /tmp/{unit}"));
         // 252 does not know keys of later versions, and says so; there are none.
         assert_eq!(said, "", "{unit}");
     }
     let score = boxed.ok("systemd-analyze security --no-pager myapp.service | tail -n 1");
-    let number: f64 = score
-        .split(": ")
-        .nth(1)
-        .and_then(|s| s.split(' ').next())
-        .unwrap()
-        .parse()
-        .unwrap();
+    let number: f64 =
+        score.split(": ").nth(1).and_then(|s| s.split(' ').next()).unwrap().parse().unwrap();
     assert!(number <= 2.0, "{score}");
 }
 
@@ -135,9 +111,7 @@ fn reload_under_load_loses_nothing(root: &Path) {
     for generation in 2..=6 {
         boxed.ok("systemctl reload myapp");
         let wanted = format!("4 workers ready, generation {generation}");
-        wait_for("the reload", || {
-            (boxed.show("myapp", "StatusText") == wanted).then_some(())
-        });
+        wait_for("the reload", || (boxed.show("myapp", "StatusText") == wanted).then_some(()));
         assert_eq!(boxed.show("myapp", "ActiveState"), "active");
     }
     short.stop().assert_clean(1000);
@@ -151,10 +125,7 @@ fn reload_to_a_broken_version_keeps_the_old_one(root: &Path) {
     boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     let short = load(&boxed, 1);
     // One that exits at once, one that cannot be executed, and one that is no configuration.
-    boxed.put(
-        "/etc/dogwatch/myapp.toml",
-        &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"7\""),
-    );
+    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"7\""));
     boxed.run("systemctl reload myapp");
     boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F 'in slot 0 exited with status 7 before it was ready; rolled back to generation 1'");
     boxed.put(
@@ -208,34 +179,22 @@ fn notify_reload_works_where_systemd_knows_it(root: &Path) {
 
 fn connections_wait_through_a_crash_loop(root: &Path) {
     let boxed = Boxed::boot(root, with_app);
-    boxed.put(
-        "/etc/dogwatch/myapp.toml",
-        &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"1\""),
-    );
+    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"1\""));
     boxed.ok("systemctl start myapp.socket");
     let mut client = boxed.enter("curl -sS -m 60 http://127.0.0.1:8080/");
     let client = client.stdout(std::process::Stdio::piped()).spawn().unwrap();
     // The primary gives up and systemd starts it again, more than once.
     boxed.until("test $(systemctl show -P NRestarts myapp) -ge 2");
     let journal = boxed.journal("myapp");
-    assert!(
-        journal.contains("stopping: every slot is given up"),
-        "{journal}"
-    );
+    assert!(journal.contains("stopping: every slot is given up"), "{journal}");
     boxed.put("/etc/dogwatch/myapp.toml", APP);
     let answer = client.wait_with_output().unwrap();
-    assert!(
-        answer.stdout.starts_with(b"hello from worker"),
-        "{answer:?}"
-    );
+    assert!(answer.stdout.starts_with(b"hello from worker"), "{answer:?}");
 }
 
 fn the_watchdog_replaces_a_hung_primary(root: &Path) {
     let boxed = app(root);
-    boxed.put(
-        "/etc/systemd/system/myapp.service.d/watchdog.conf",
-        "[Service]\nWatchdogSec=1\n",
-    );
+    boxed.put("/etc/systemd/system/myapp.service.d/watchdog.conf", "[Service]\nWatchdogSec=1\n");
     boxed.ok("systemctl daemon-reload; curl -sS http://127.0.0.1:8080/");
     boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     // Three intervals pass without harm: the pings come.
@@ -261,11 +220,7 @@ fn stop_leaves_nothing(root: &Path) {
             boxed.ok("systemctl daemon-reload; kill -STOP $(systemctl show -P MainPID myapp)");
         }
         boxed.ok("systemctl stop myapp.socket myapp.service");
-        assert_eq!(
-            boxed.run("pgrep -f '[/]usr/bin/dogwatch'"),
-            "",
-            "hang {hang}"
-        );
+        assert_eq!(boxed.run("pgrep -f '[/]usr/bin/dogwatch'"), "", "hang {hang}");
         assert_eq!(boxed.run("ls /run/dogwatch/myapp 2>/dev/null"), "");
         let (_, refused) = boxed.try_run("curl -sS http://127.0.0.1:8080/");
         assert_eq!(refused, 7, "nobody listens");
@@ -277,10 +232,7 @@ fn stop_leaves_nothing(root: &Path) {
 
 fn every_line_of_every_worker_is_in_the_journal(root: &Path) {
     let boxed = Boxed::boot(root, with_app);
-    boxed.put(
-        "/etc/dogwatch/myapp.toml",
-        &APP.replace("\"3\"", "\"2000\""),
-    );
+    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"3\"", "\"2000\""));
     boxed.ok("systemctl start myapp.socket; curl -sS http://127.0.0.1:8080/");
     for slot in 0..4 {
         boxed.until(&format!(
@@ -295,10 +247,7 @@ fn every_line_of_every_worker_is_in_the_journal(root: &Path) {
         ));
     }
     // A worker that ends at once has its last words there too, under the unit.
-    boxed.put(
-        "/etc/dogwatch/myapp.toml",
-        "command = [\"/bin/echo\", \"famous last words\"]\n",
-    );
+    boxed.put("/etc/dogwatch/myapp.toml", "command = [\"/bin/echo\", \"famous last words\"]\n");
     boxed.run("systemctl reload myapp");
     boxed.until(
         "journalctl --sync; journalctl -b -o cat -u myapp -t myapp/0 | grep -x 'famous last words'",
@@ -320,13 +269,7 @@ fn a_template_serves_named_unix_sockets(root: &Path) {
     boxed.ok("systemctl start dogwatch@shop.socket");
     let answer = boxed.ok("curl -sS --unix-socket /run/dogwatch-shop.sock http://localhost/");
     assert!(answer.starts_with("hello"), "{answer}");
-    assert_eq!(
-        boxed.ok("curl -sS http://127.0.0.1:8081/env?LISTEN_FDNAMES"),
-        "web:web:web:web\n"
-    );
-    assert_eq!(
-        boxed.ok("curl -sS http://127.0.0.1:8081/env?DOGWATCH_APP"),
-        "shop\n"
-    );
+    assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8081/env?LISTEN_FDNAMES"), "web:web:web:web\n");
+    assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8081/env?DOGWATCH_APP"), "shop\n");
     boxed.until("test $(systemctl show -P ActiveState dogwatch@shop) = active");
 }
