@@ -43,14 +43,17 @@ fn play(script: &str) -> String {
     let mut out = String::new();
     let mut sup: Option<Supervisor> = None;
     let mut now = Time::from_secs(1000);
+    // A reload that says nothing of slots leaves their number as it was.
+    let mut slots = 1;
     for line in script.lines().filter(|l| !l.starts_with("  ")) {
         let _ = writeln!(out, "{}", if line.starts_with('=') { "" } else { line });
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let Some(sup) = &mut sup else {
-            let (policy, slots) = settings(line);
-            let mut new = Supervisor::new(policy, slots, 0, now);
+            let policy = settings(line, Policy::default());
+            slots = policy.slots;
+            let mut new = Supervisor::new(policy, 0, now);
             drain(&mut new, &mut out);
             sup = Some(new);
             continue;
@@ -61,8 +64,10 @@ fn play(script: &str) -> String {
         } else if let Some(time) = line.strip_prefix("> after ") {
             pass(sup, &mut now, duration(time), &mut out);
         } else {
-            let event =
-                event(line.strip_prefix("> ").unwrap_or_else(|| panic!("not a line: {line}")));
+            let event = event(
+                slots,
+                line.strip_prefix("> ").unwrap_or_else(|| panic!("not a line: {line}")),
+            );
             sup.handle(event, now);
             drain(sup, &mut out);
         }
@@ -108,13 +113,11 @@ fn drain(sup: &mut Supervisor, out: &mut String) {
 }
 
 /// `slots 2, settle 1s, limit 3 within 10s`
-fn settings(line: &str) -> (Policy, u16) {
-    let mut policy = Policy::default();
-    let mut slots = 1;
+fn settings(line: &str, mut policy: Policy) -> Policy {
     for item in line.split(", ") {
         let (key, value) = item.split_once(' ').unwrap_or_else(|| panic!("not a setting: {item}"));
         match key {
-            "slots" => slots = value.parse().unwrap(),
+            "slots" => policy.slots = value.parse().unwrap(),
             "min" => policy.ready_min = Some(value.parse().unwrap()),
             "surge" => policy.surge = value.parse().unwrap(),
             "ready-timeout" => policy.ready_timeout = duration(value),
@@ -130,10 +133,10 @@ fn settings(line: &str) -> (Policy, u16) {
             _ => panic!("unknown setting {key}"),
         }
     }
-    (policy, slots)
+    policy
 }
 
-fn event(text: &str) -> Event {
+fn event(slots: u16, text: &str) -> Event {
     let words: Vec<&str> = text.split(' ').collect();
     let worker = |n: usize| WorkerId(words[n].strip_prefix('w').unwrap().parse().unwrap());
     match words[0] {
@@ -159,12 +162,9 @@ fn event(text: &str) -> Event {
         "heartbeat" => Event::Heartbeat(worker(1)),
         "more-time" => Event::MoreTime { worker: worker(1), time: duration(words[2]) },
         "reload" => {
-            let (policy, slots) = words.get(1).map_or((Policy::default(), None), |_| {
-                let line = words[1..].join(" ");
-                let (policy, slots) = settings(&line);
-                (policy, line.contains("slots").then_some(slots))
-            });
-            Event::Reload { policy, slots }
+            let policy = Policy { slots, ..Policy::default() };
+            let line = words[1..].join(" ");
+            Event::Reload { policy: if line.is_empty() { policy } else { settings(&line, policy) } }
         }
         "scale" => Event::Scale(match words[1].parse::<i32>().unwrap() {
             by if words[1].starts_with(['+', '-']) => Scale::By(by),

@@ -85,7 +85,9 @@ struct World {
 impl World {
     fn new(seed: u64, weather: Weather) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let slots = 1 + u16::try_from(dice.below(8)).unwrap();
         let policy = Policy {
+            slots,
             ready_timeout: MS(5_000 + dice.below(10_000)),
             settle: MS([0, 1_000, 3_000][usize::try_from(dice.below(3)).unwrap()]),
             drain: MS(dice.below(8_000)),
@@ -97,9 +99,8 @@ impl World {
             surge: 1 + u16::try_from(dice.below(8) / 6).unwrap(),
             ..Policy::default()
         };
-        let slots = 1 + u16::try_from(dice.below(8)).unwrap();
         let now = Time::from_secs(10_000);
-        let sup = Supervisor::new(policy.clone(), slots, seed, now);
+        let sup = Supervisor::new(policy.clone(), seed, now);
         let mut world = Self {
             seed,
             dice,
@@ -435,9 +436,11 @@ impl World {
             let good = self.dice.below(3).min(u64::from(self.slots) - 1);
             self.bad.insert(generation, good);
         }
-        let slots = self.dice.one_in(4).then(|| 1 + u16::try_from(self.dice.below(8)).unwrap());
-        let slots = slots.filter(|_| self.weather == Weather::Stormy);
-        self.send(Event::Reload { policy: self.policy.clone(), slots });
+        let mut policy = self.policy.clone();
+        if self.weather == Weather::Stormy && self.dice.one_in(4) {
+            policy.slots = 1 + u16::try_from(self.dice.below(8)).unwrap();
+        }
+        self.send(Event::Reload { policy });
         generation
     }
 

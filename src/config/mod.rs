@@ -28,8 +28,6 @@ pub struct Error {
 pub struct Settings {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// The number of slots.
-    pub workers: u16,
     /// Where to listen when no socket is passed.
     pub listen: Vec<Address>,
     /// Where workers run; `None` is where the primary runs.
@@ -70,6 +68,7 @@ impl Settings {
             |time: Option<values::Time>, default: Duration| time.map_or(default, |time| time.0);
         let limit = typed.restart.start_limit;
         let policy = Policy {
+            slots: typed.workers.unwrap_or(Workers::Count(1)).count(cpus),
             ready_timeout: time(typed.ready.timeout, default.ready_timeout),
             settle: time(typed.ready.settle, default.settle),
             ready_min: typed.ready.min,
@@ -84,7 +83,6 @@ impl Settings {
         };
         let settings = Self {
             command,
-            workers: typed.workers.unwrap_or(Workers::Count(1)).count(cpus),
             listen: typed.listen.unwrap_or_default(),
             working_directory: typed.working_directory,
             env: typed.env.unwrap_or_default().into_iter().collect(),
@@ -110,10 +108,10 @@ impl Settings {
         if policy.ready_min == Some(0) {
             return refuse("ready.min", "nobody would serve when the service is called ready");
         }
-        if policy.ready_min.is_some_and(|min| min > self.workers) {
+        if policy.ready_min.is_some_and(|min| min > policy.slots) {
             return refuse(
                 "ready.min",
-                &format!("more than the number of workers, which is {}", self.workers),
+                &format!("more than the number of workers, which is {}", policy.slots),
             );
         }
         if policy.ready_timeout.is_zero() {
@@ -162,7 +160,7 @@ mod tests {
         let settings = settings("command = [\"x\"]").unwrap();
         assert_eq!(settings.policy, Policy::default());
         assert_eq!(
-            (settings.workers, settings.ready_when, settings.log),
+            (settings.policy.slots, settings.ready_when, settings.log),
             (1, ReadyWhen::Auto, LogMode::Auto)
         );
     }
@@ -208,6 +206,6 @@ mod tests {
             file::parse("f", "command = [\"x\"]\nworkers = 2\n[stop]\ndrain = \"1s\"").unwrap();
         let flags = Typed { workers: Some(Workers::Count(7)), ..Typed::default() };
         let settings = Settings::new(flags.or(file), 1).unwrap();
-        assert_eq!((settings.workers, settings.policy.drain), (7, Duration::from_secs(1)));
+        assert_eq!((settings.policy.slots, settings.policy.drain), (7, Duration::from_secs(1)));
     }
 }

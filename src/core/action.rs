@@ -76,6 +76,8 @@ pub enum Cause {
     NotReady(Duration),
     /// No heartbeat for this long.
     Hung(Duration),
+    /// It said that it is leaving, unasked.
+    Leaving,
 }
 
 impl fmt::Display for Cause {
@@ -86,6 +88,7 @@ impl fmt::Display for Cause {
             Self::NotStarted(reason) => write!(f, "could not be started: {reason}"),
             Self::NotReady(time) => write!(f, "was not ready within {}", Human(*time)),
             Self::Hung(time) => write!(f, "gave no heartbeat for {}", Human(*time)),
+            Self::Leaving => f.write_str("said that it is leaving"),
         }
     }
 }

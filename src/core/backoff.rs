@@ -13,6 +13,8 @@ use std::time::Duration;
 pub(super) struct Backoff {
     /// Failures in a row, since a worker of this slot was last healthy.
     failures: u32,
+    /// Those among them that the program is to blame for.
+    faults: u32,
     /// Moments of the last failures that count towards the start limit, oldest first.
     recent: VecDeque<Time>,
     /// No start before this moment.
@@ -39,6 +41,7 @@ impl Backoff {
     ) -> Duration {
         self.failures = self.failures.saturating_add(1);
         if blame == Blame::Program {
+            self.faults = self.faults.saturating_add(1);
             self.recent.push_back(now);
         }
         let keep = policy.limit_count.max(1) as usize;
@@ -74,6 +77,21 @@ impl Backoff {
 
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// How many failures count towards the start limit just now.
+    pub(super) fn counted(&self) -> u32 {
+        u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the slot has failed in a row as often as the start limit allows, however long that took.
+    pub(super) fn is_persistent(&self, policy: &Policy) -> bool {
+        self.failures >= policy.limit_count.max(1)
+    }
+
+    /// As `is_persistent`, and the program is to blame.
+    pub(super) fn is_programs_fault(&self, policy: &Policy) -> bool {
+        self.faults >= policy.limit_count.max(1)
     }
 
     /// The moment before which the slot does not start, if that is still ahead.

@@ -52,8 +52,6 @@ pub enum Event {
     Reload {
         /// The new generation's policy.
         policy: Policy,
-        /// The number of slots to have once it is done, if that changes.
-        slots: Option<u16>,
     },
     /// Change the number of slots.
     Scale(Scale),

@@ -20,6 +20,7 @@ mod action;
 mod backoff;
 mod event;
 mod invariant;
+mod note;
 mod policy;
 mod report;
 mod rollout;
@@ -131,13 +132,14 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Returns a supervisor that is about to start `slots` workers of generation 1. `seed` feeds the jitter of
-    /// the back-off.
+    /// Returns a supervisor that is about to start the policy's number of workers, as generation 1. `seed` feeds
+    /// the jitter of the back-off.
     #[must_use]
-    pub fn new(policy: Policy, slots: u16, seed: u64, now: Time) -> Self {
+    pub fn new(policy: Policy, seed: u64, now: Time) -> Self {
         let first = Generation(1);
+        let slots = policy.slots.clamp(1, MAX_SLOTS);
         let mut this = Self {
-            goal: Goal { slots: slots.clamp(1, MAX_SLOTS), generation: first, stopping: None },
+            goal: Goal { slots, generation: first, stopping: None },
             records: BTreeMap::new(),
             roster: BTreeMap::new(),
             policies: BTreeMap::from([(first, policy)]),
@@ -179,31 +181,6 @@ impl Supervisor {
         Generation(self.latest.0 + 1)
     }
 
-    fn note(&mut self, event: Event, now: Time) {
-        match event {
-            Event::Ready { worker, evidence } => self.on_ready(worker, evidence, now),
-            Event::Exited { worker, how, left } => self.on_exited(worker, how, left, now),
-            Event::Emptied(worker) => self.remove(worker),
-            Event::SpawnFailed { worker, reason, transient } => {
-                self.on_spawn_failed(worker, reason, transient, now);
-            }
-            Event::Drained(worker) => {
-                if let Some(State::Draining { until, by_itself: false }) = self.state(worker) {
-                    self.terminate(worker, Why::Leave, until.since(now), now);
-                }
-            }
-            Event::Leaving(worker) => self.on_leaving(worker, now),
-            Event::Heartbeat(worker) => self.on_heartbeat(worker, now),
-            Event::MoreTime { worker, time } => self.on_more_time(worker, now + time),
-            Event::Reload { .. } | Event::Scale(_) if self.goal.stopping.is_some() => {}
-            Event::Reload { policy, slots } => self.request_rollout(policy, slots),
-            Event::Scale(scale) => self.on_scale(scale),
-            Event::Stop => self.stop(Outcome::Stopped),
-            Event::Hurry => self.hurry(),
-            Event::Tick => {}
-        }
-    }
-
     /// The one place that compares what is with what should be.
     fn reconcile(&mut self, now: Time) {
         self.wake = None;
@@ -221,182 +198,6 @@ impl Supervisor {
         }
         self.forget_unused();
     }
-
-    // What happened.
-
-    fn on_ready(&mut self, id: WorkerId, evidence: Evidence, now: Time) {
-        let Some(worker) = self.roster.get_mut(&id).filter(|w| w.is_starting()) else {
-            return;
-        };
-        let policy = &self.policies[&worker.generation];
-        worker.state = State::Ready {
-            since: now,
-            settles: Some(now + policy.settle),
-            heartbeat: policy.heartbeat.map(|interval| now + interval),
-        };
-        let (slot, generation, took) = (worker.slot, worker.generation, now.since(worker.started));
-        self.actions.push_back(Action::Admit(id));
-        self.report(Report::Ready { worker: id, slot, generation, evidence, took });
-    }
-
-    fn on_exited(&mut self, id: WorkerId, how: How, left: bool, now: Time) {
-        let Some(worker) = self.roster.get(&id) else {
-            return;
-        };
-        let (slot, generation) = (worker.slot, worker.generation);
-        match worker.state {
-            State::Starting { .. } => {
-                self.fail(id, Cause::Exited { how, early: true }, Blame::Program, now);
-            }
-            State::Ready { .. } => {
-                self.fail(id, Cause::Exited { how, early: false }, Blame::Program, now);
-            }
-            State::Draining { .. } | State::Stopping { .. } => {
-                self.report(Report::Gone { worker: id, slot, generation, how });
-            }
-        }
-        if !left {
-            return self.remove(id);
-        }
-        match self.state(id) {
-            // The main process had the stop signal; what it left behind gets it now, within the same deadline.
-            Some(State::Stopping { .. }) => self.ask(id, Why::Leftovers),
-            _ => self.terminate(id, Why::Leftovers, Duration::ZERO, now),
-        }
-    }
-
-    fn on_spawn_failed(&mut self, id: WorkerId, reason: String, transient: bool, now: Time) {
-        if self.roster.get(&id).is_some_and(Worker::is_starting) {
-            let blame = if transient { Blame::Machine } else { Blame::Program };
-            self.fail(id, Cause::NotStarted(reason), blame, now);
-        }
-        self.remove(id);
-    }
-
-    /// A worker that says goodbye is let go: its slot is free for the next, and nobody hurries it before its time.
-    fn on_leaving(&mut self, id: WorkerId, now: Time) {
-        let Some(worker) = self.roster.get_mut(&id) else {
-            return;
-        };
-        let record = self.records.get_mut(&worker.slot).filter(|r| r.incumbent == Some(id));
-        // A newcomer that leaves before it has settled has failed; its exit will say how.
-        let Some(record) = record.filter(|_| worker.is_ready()) else {
-            return;
-        };
-        record.incumbent = None;
-        let until = now + self.policies[&worker.generation].drain;
-        worker.state = State::Draining { until, by_itself: true };
-        self.actions.push_back(Action::Withdraw(id));
-    }
-
-    fn on_heartbeat(&mut self, id: WorkerId, now: Time) {
-        let Some(worker) = self.roster.get_mut(&id) else {
-            return;
-        };
-        let interval = self.policies[&worker.generation].heartbeat;
-        if let State::Ready { heartbeat, .. } = &mut worker.state {
-            *heartbeat = interval.map(|interval| now + interval);
-        }
-    }
-
-    fn on_more_time(&mut self, id: WorkerId, later: Time) {
-        let Some(worker) = self.roster.get_mut(&id) else {
-            return;
-        };
-        match &mut worker.state {
-            State::Starting { until }
-            | State::Draining { until, .. }
-            | State::Stopping { kill: Some(until) } => *until = later.max(*until),
-            State::Ready { .. } | State::Stopping { kill: None } => {}
-        }
-    }
-
-    fn on_scale(&mut self, scale: Scale) {
-        let from = self.goal.slots;
-        let to = match scale {
-            Scale::To(slots) => slots,
-            Scale::By(more) => {
-                let sum = i32::from(from).saturating_add(more);
-                u16::try_from(sum.max(0)).unwrap_or(u16::MAX)
-            }
-        };
-        // The last one stays: nobody's watch is ever unmanned.
-        let to = to.clamp(1, MAX_SLOTS);
-        if let Some(rollout) = &mut self.rollout {
-            rollout.forget_slots();
-        }
-        self.set_slots(to);
-    }
-
-    fn set_slots(&mut self, to: u16) {
-        let from = std::mem::replace(&mut self.goal.slots, to);
-        if from != to {
-            self.report(Report::Scaled { from, to });
-        }
-    }
-
-    fn stop(&mut self, outcome: Outcome) {
-        if self.goal.stopping.is_none() {
-            self.goal.stopping = Some(outcome);
-            self.report(Report::Stopping { outcome });
-        }
-    }
-
-    fn hurry(&mut self) {
-        self.stop(Outcome::Stopped);
-        for id in self.ids(|w| !matches!(w.state, State::Stopping { kill: None })) {
-            if !self.roster[&id].is_stopping() {
-                self.ask(id, Why::Leave);
-            }
-            self.kill(id);
-        }
-    }
-
-    /// A worker failed: its slot backs off or is given up, and a rollout to its generation is undone. The worker
-    /// stays on the roster until it is gone.
-    fn fail(&mut self, id: WorkerId, cause: Cause, blame: Blame, now: Time) {
-        let worker = &self.roster[&id];
-        let (slot, generation) = (worker.slot, worker.generation);
-        let policy = &self.policies[&generation];
-        let was_healthy = matches!(worker.state, State::Ready { since, .. }
-            if now.since(since) >= policy.limit_within);
-        let Some(record) = self.records.get_mut(&slot) else {
-            return;
-        };
-        let had_a_role = !record.is_empty();
-        record.detach(id);
-        if was_healthy {
-            record.backoff.clear();
-        }
-        let delay = record.backoff.fail(blame, policy, self.chance.next(), now);
-        let failures = record.backoff.failures();
-        let back_to = self.rollout.as_ref().and_then(|r| r.undone_by(generation));
-        let next = if let Some(to) = back_to {
-            Next::RollBack(to)
-        } else if record.incumbent.is_some() && failures >= policy.limit_count.max(1) {
-            record.kept = true;
-            Next::KeepIncumbent
-        } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
-            record.failed = Some(cause.clone());
-            Next::GiveUp { failures, within: policy.limit_within }
-        } else {
-            Next::StartAgain(delay)
-        };
-        self.report(Report::Failed { worker: id, slot, generation, cause: cause.clone(), next });
-        if back_to.is_some() {
-            self.roll_back(slot, cause);
-        }
-    }
-
-    fn remove(&mut self, id: WorkerId) {
-        if let Some(worker) = self.roster.remove(&id)
-            && let Some(record) = self.records.get_mut(&worker.slot)
-        {
-            record.detach(id);
-        }
-    }
-
-    // What to do about it.
 
     fn enforce_deadlines(&mut self, now: Time) {
         for id in self.ids(|w| w.is_overdue(now)) {
@@ -493,20 +294,25 @@ impl Supervisor {
             let (ready, slots) = (self.ready(), self.goal.slots);
             self.report(Report::Started { ready, slots });
         }
-        if self.rollout.is_none()
-            && self.records.values().all(|r| r.failed.is_some() && r.is_empty())
-        {
+        // A reload that waits is their next chance.
+        let is_over = |r: &Record| r.failed.is_some() && r.is_empty();
+        let nobody_asks = self.rollout.is_none() && self.queued.is_none();
+        if nobody_asks && self.records.values().all(is_over) {
             self.stop(Outcome::Failed);
         }
         Settled::Yes
     }
 
-    /// Enough slots are ready, or every slot is ready or given up and somebody serves.
+    /// Enough slots are ready, or every slot is that is not given up and does not fail all the time.
     fn is_started(&self) -> bool {
+        let policy = &self.policies[&self.goal.generation];
+        let promising = |r: &&Record| {
+            let serves = self.worker(r.incumbent).is_some_and(Worker::is_ready);
+            serves || r.failed.is_none() && !r.backoff.is_persistent(policy)
+        };
+        let wanted = self.records.values().filter(promising).count();
         let ready = self.ready();
-        let wanted = self.policies[&self.goal.generation].ready_min.unwrap_or(u16::MAX);
-        let open = self.records.values().filter(|r| r.failed.is_none()).count();
-        ready > 0 && ready >= open.min(usize::from(wanted))
+        ready > 0 && ready >= wanted.min(usize::from(policy.ready_min.unwrap_or(u16::MAX)))
     }
 
     fn stop_all(&mut self, now: Time) {
@@ -586,6 +392,28 @@ impl Supervisor {
         }
     }
 
+    fn set_slots(&mut self, to: u16) {
+        let from = std::mem::replace(&mut self.goal.slots, to);
+        if from != to {
+            self.report(Report::Scaled { from, to });
+        }
+    }
+
+    fn stop(&mut self, outcome: Outcome) {
+        if self.goal.stopping.is_none() {
+            self.goal.stopping = Some(outcome);
+            self.report(Report::Stopping { outcome });
+        }
+    }
+
+    fn remove(&mut self, id: WorkerId) {
+        if let Some(worker) = self.roster.remove(&id)
+            && let Some(record) = self.records.get_mut(&worker.slot)
+        {
+            record.detach(id);
+        }
+    }
+
     fn report(&mut self, report: Report) {
         self.actions.push_back(Action::Report(report));
     }
@@ -599,13 +427,13 @@ impl Supervisor {
     }
 
     /// Returns when the next step of a start, rollout or stop that goes well will have succeeded or failed; `None` when
-    /// nothing is under way, or when a start has failed already and nobody should be asked to wait for it.
+    /// nothing is under way, or when a start has failed, nobody serves, and nobody should be asked to wait for it.
     #[must_use]
     pub fn patience(&self) -> Option<Time> {
         let first_try = self.records.values().all(|record| record.backoff.failures() == 0);
         let under_way = match (self.goal.stopping, &self.rollout) {
             (Some(_), _) | (None, Some(_)) => true,
-            (None, None) => !self.started && first_try,
+            (None, None) => !self.started && (first_try || self.ready() > 0),
         };
         self.poll_timeout().filter(|_| under_way)
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// How patient the supervisor is with the workers of one generation, and how it replaces them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// How many slots there are, unless the operator scales.
+    pub slots: u16,
     /// A worker without evidence of readiness after this long has failed.
     pub ready_timeout: Duration,
     /// A worker must live this long after it was ready before the incumbent goes.
@@ -33,6 +35,7 @@ impl Default for Policy {
     /// The defaults of the configuration file.
     fn default() -> Self {
         Self {
+            slots: 1,
             ready_timeout: Duration::from_secs(30),
             settle: Duration::from_secs(1),
             ready_min: None,

@@ -1,10 +1,13 @@
 //! What `STATUS=` says: the state of the whole in one line.
 
-use super::Supervisor;
 use super::action::Human;
 use super::words::plural;
-use super::worker::Worker;
+use super::worker::{Slot, Worker};
+use super::{Record, Supervisor};
 use std::fmt::Write as _;
+
+/// So many slots are named; the line is for people, and systemd takes 4096 bytes.
+const MAX_TROUBLES: usize = 3;
 
 impl Supervisor {
     /// Returns the state of the whole as a person reads it, in one line without times that pass: it changes only
@@ -18,18 +21,32 @@ impl Supervisor {
         } else {
             self.steady_status()
         };
-        for (slot, record) in &self.records {
-            let failures = record.backoff.failures();
-            if let Some(cause) = &record.failed {
-                let _ = write!(text, "; slot {slot} is given up: its worker {cause}");
-            } else if record.is_empty() && failures > 0 {
-                let _ = write!(text, "; slot {slot} waits after {}", plural(failures, "failure"));
-            }
+        let troubles: Vec<String> =
+            self.records.iter().filter_map(|(s, r)| self.trouble(*s, r)).collect();
+        for trouble in troubles.iter().take(MAX_TROUBLES) {
+            let _ = write!(text, "; {trouble}");
+        }
+        if let Some(more) = troubles.len().checked_sub(MAX_TROUBLES).filter(|more| *more > 0) {
+            let _ = write!(text, "; and {more} more slots");
         }
         if self.queued.is_some() {
             text.push_str("; a reload is queued");
         }
         text
+    }
+
+    /// What is not as it should be in one slot.
+    fn trouble(&self, slot: Slot, record: &Record) -> Option<String> {
+        let failures = record.backoff.failures();
+        if let Some(cause) = &record.failed {
+            Some(format!("slot {slot} is given up: its worker {cause}"))
+        } else if record.is_empty() && failures > 0 {
+            Some(format!("slot {slot} waits after {}", plural(failures, "failure")))
+        } else if self.rollout.is_none() && record.generation != self.goal.generation {
+            Some(format!("slot {slot} has generation {}", record.generation))
+        } else {
+            None
+        }
     }
 
     fn steady_status(&self) -> String {

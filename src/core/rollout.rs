@@ -14,7 +14,6 @@ use super::{Record, Settled, Supervisor};
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) generation: Generation,
-    slots: Option<u16>,
 }
 
 /// A rollout under way.
@@ -45,15 +44,18 @@ impl Rollout {
 
 impl Supervisor {
     /// Notes a reload. The newest wins over one that still waits.
-    pub(super) fn request_rollout(&mut self, policy: Policy, slots: Option<u16>) {
+    pub(super) fn request_rollout(&mut self, policy: Policy) {
         let generation = self.next_generation();
         self.latest = generation;
         self.policies.insert(generation, policy);
-        let instead_of =
-            self.queued.replace(Request { generation, slots }).map(|old| old.generation);
+        let instead_of = self.queued.replace(Request { generation }).map(|old| old.generation);
         if !self.may_begin() {
             self.report(Report::Queued { generation, instead_of });
         }
+    }
+
+    fn is_rolling_forward(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.failure.is_none())
     }
 
     pub(super) fn may_begin(&self) -> bool {
@@ -67,10 +69,13 @@ impl Supervisor {
         if !self.may_begin() {
             return false;
         }
-        let Some(Request { generation, slots }) = self.queued.take() else {
+        let Some(Request { generation }) = self.queued.take() else {
             return false;
         };
         let from = std::mem::replace(&mut self.goal.generation, generation);
+        // A number that the operator has scaled to holds until the settings say another one.
+        let wanted = self.policies[&generation].slots;
+        let slots = (wanted != self.policies[&from].slots).then_some(wanted);
         self.rollout = Some(Rollout {
             from,
             to: generation,
@@ -109,7 +114,8 @@ impl Supervisor {
             if busy >= surge {
                 return;
             }
-            if self.may_start(slot, now) {
+            // The back-off is for the generation that fails; a new one has its chance at once.
+            if self.is_rolling_forward() || self.may_start(slot, now) {
                 self.bring_newcomer(slot, now);
                 busy += 1;
             }
@@ -125,10 +131,15 @@ impl Supervisor {
                 newcomer.filter(|id| self.worker(Some(*id)).filter(stale).is_some()),
                 self.records.get_mut(&slot),
             ) {
-                // It may be ready already: then it serves, and is let go like any incumbent.
                 record.newcomer = None;
-                record.leaving = Some(id);
-                self.dismiss(id, Why::Failed, now);
+                if record.incumbent.is_none() && self.roster[&id].is_ready() {
+                    // It alone serves here: it stays until it is relieved in its turn.
+                    record.generation = self.roster[&id].generation;
+                    record.incumbent = Some(id);
+                } else {
+                    record.leaving = Some(id);
+                    self.dismiss(id, Why::Failed, now);
+                }
             }
         }
     }
@@ -140,11 +151,7 @@ impl Supervisor {
             // A start that goes well is waited for: it will be ready or fail, and either brings us back here.
             let in_the_way = starting && r.backoff.failures() == 0;
             let idle = r.newcomer.is_none() && r.leaving.is_none();
-            r.generation != self.goal.generation
-                && idle
-                && !in_the_way
-                && !r.kept
-                && r.failed.is_none()
+            r.generation != self.goal.generation && idle && !in_the_way && !r.kept
         };
         let mut slots: Vec<Slot> =
             self.records.iter().filter(|(_, r)| due(r)).map(|(slot, _)| *slot).collect();
@@ -160,6 +167,7 @@ impl Supervisor {
             return;
         };
         record.newcomer = Some(newcomer);
+        record.failed = None;
         let starting = |id: &WorkerId| self.roster.get(id).is_some_and(Worker::is_starting);
         if let Some(old) = record.incumbent.take_if(|id| starting(id)) {
             self.dismiss(old, Why::Leave, now);
@@ -183,15 +191,20 @@ impl Supervisor {
     /// Every slot that there is has the goal's generation, with nobody coming or going.
     fn is_walked(&self) -> bool {
         self.records.values().all(|r| {
-            let at_goal = r.generation == self.goal.generation || r.kept || r.failed.is_some();
+            let at_goal = r.generation == self.goal.generation || r.kept;
             at_goal && r.newcomer.is_none() && r.leaving.is_none()
         })
     }
 
     /// Ends the rollout when every slot is relieved and its worker can be relied on.
     pub(super) fn settle_rollout(&mut self, now: Time) -> Settled {
+        let policy = &self.policies[&self.goal.generation];
+        let rolls_forward = self.is_rolling_forward();
         let stable = |r: &Record| {
-            r.failed.is_some() || r.kept || self.worker(r.incumbent).is_some_and(Worker::is_settled)
+            // What the old generation cannot fill does not hold up the verdict; it goes on being tried.
+            let hopeless = !rolls_forward && r.is_empty() && r.backoff.is_persistent(policy);
+            let settled = self.worker(r.incumbent).is_some_and(Worker::is_settled);
+            settled || hopeless || r.kept || r.failed.is_some()
         };
         if self.rollout.is_none() || !self.is_walked() || !self.records.values().all(stable) {
             return Settled::Yes;

@@ -160,7 +160,7 @@ impl Primary {
         let (sender, receiver) = mpsc::channel(NEWS_WAITING);
         let settings = &launch.settings;
         let now = clock::now();
-        let core = Supervisor::new(settings.policy.clone(), settings.workers, now.as_nanos(), now);
+        let core = Supervisor::new(settings.policy.clone(), now.as_nanos(), now);
         let primary = Self {
             app,
             log,
@@ -263,12 +263,9 @@ impl Primary {
             let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
             self.log.say(Level::Warning, text);
         }
-        // A number of slots that was changed by hand holds until the file says another one.
-        let slots =
-            Some(launch.settings.workers).filter(|n| before.is_none_or(|b| b.workers != *n));
         let policy = launch.settings.policy.clone();
         self.launches.insert(generation, launch);
-        self.handle(Event::Reload { policy, slots });
+        self.handle(Event::Reload { policy });
     }
 }
 
