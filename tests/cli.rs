@@ -80,7 +80,7 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
         (
             "command = [\"/bin/true\"]\n[ready]\nmin = 2\n",
             &[],
-            "dogwatch: app.toml: 'ready.min': more than the number of workers, which is 1\n",
+            "dogwatch: app.toml:3: 'ready.min': more than the number of workers, which is 1\n",
         ),
         (
             "command = [\"/bin/true\"]\n[ready]\nfd = 3\n",
@@ -126,6 +126,15 @@ fn bad_flags_are_refused() {
         ),
         "{said}"
     );
+    // A flag's fault is not the file's.
+    std::fs::write(
+        folder.path().join("app.toml"),
+        "command = [\"/bin/true\"]\n[reload]\nsurge = 2\n",
+    )
+    .unwrap();
+    let refused = refusal(folder.path(), &["run", "-c", "app.toml", "--surge", "0"]);
+    let expected = "dogwatch: 'reload.surge': at least one slot must be relieved at a time\n";
+    assert_eq!(refused, (Some(2), expected.to_owned()));
     let (code, said) = refusal(folder.path(), &["run", "--workrs", "3"]);
     assert_eq!(code, Some(2));
     assert!(

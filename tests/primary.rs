@@ -11,7 +11,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -306,6 +306,13 @@ fn a_late_line_on_the_readiness_descriptor_does_no_harm() {
     primary.stop();
 }
 
+#[test]
+fn only_the_chosen_evidence_counts() {
+    let mut primary = Setup::demo(&["--ready", "alive:300ms"], &["--notify"]).start();
+    assert!(primary.says("is ready").contains("it stayed alive long enough"));
+    primary.stop();
+}
+
 // Crashes.
 
 #[test]
@@ -419,6 +426,46 @@ fn as_pid_1_it_reaps_and_stops() {
     assert_eq!(status.code(), Some(0), "{said}");
 }
 
+#[test]
+fn what_ends_as_somebody_elses_child_is_noticed() {
+    if which("python3").is_none() && skip("python3") {
+        return;
+    }
+    // The worker leaves a process in its group whose parent has left the group: nobody tells us of its end.
+    let script = "exec python3 -c '
+import os, time
+if os.fork() == 0:
+    if os.fork() == 0:
+        time.sleep(0.5)
+        os._exit(0)
+    os.setsid()
+    os.wait()
+    time.sleep(3)
+    os._exit(0)
+time.sleep(0.2)
+print(\"leaving\", flush=True)
+os._exit(3)'";
+    let run = ["--ready", "alive:10ms", "--start-limit", "1/60s"];
+    let primary = Setup::script(&run, script).start();
+    let (status, said) = primary.ended();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(!said.contains("has not ended and is killed"), "{said}");
+}
+
+#[test]
+fn systemd_is_asked_to_wait_as_long_as_a_drain_may_take() {
+    let run = ["--ready-timeout", "5min", "--drain", "2h", "--stop-timeout", "1s"];
+    let mut primary = Setup::demo(&run, &["--deaf"]).start();
+    primary.is_ready();
+    primary.signal(Signal::SIGTERM);
+    primary.tells_systemd("STOPPING=1");
+    let asked = primary.tells_systemd("EXTEND_TIMEOUT_USEC=");
+    let usec: u64 = asked.trim().rsplit('=').next().unwrap().parse().unwrap();
+    assert!(usec > 7_200_000_000, "{asked}");
+    primary.signal(Signal::SIGTERM);
+    primary.says("is killed");
+}
+
 // Signals.
 
 #[test]
@@ -520,7 +567,7 @@ fn garbage_on_a_notify_socket_is_dropped_and_counted() {
 fn a_worker_that_writes_without_end_stalls_only_itself() {
     // Nobody reads the primary's standard output; slot 0 floods it.
     let script = format!(
-        "[ $DOGWATCH_SLOT = 0 ] && {{ yes flood & }}; exec {} demo-worker",
+        "[ $DOGWATCH_SLOT = 0 ] && {{ yes $(printf %06000d 0) & }}; exec {} demo-worker",
         dogwatch().display()
     );
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -562,10 +609,11 @@ fn a_worker_that_writes_without_end_stalls_only_itself() {
     });
     kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
-    let mut output = vec![0; 4096];
-    let read = child.stdout.take().unwrap().read(&mut output).unwrap();
-    let output = String::from_utf8_lossy(&output[..read]);
-    assert!(output.lines().take(3).all(|line| line == "flood/0 | flood"), "{output}");
+    let mut output = vec![0; 20_000];
+    child.stdout.take().unwrap().read_exact(&mut output).unwrap();
+    let output = String::from_utf8_lossy(&output);
+    let line = format!("flood/0 | {}", "0".repeat(6000));
+    assert!(output.lines().take(3).all(|l| l == line), "{output}");
 }
 
 #[test]
@@ -576,7 +624,55 @@ fn output_is_inherited_untouched_by_a_pipe() {
     primary.stop();
 }
 
+#[test]
+fn last_words_are_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "trap 'for n in $(seq 500); do echo goodbye $n; done; exit' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut child = Command::new(dogwatch())
+        .args([
+            "run",
+            "--name",
+            "shop",
+            "-l",
+            "127.0.0.1:0",
+            "--ready",
+            "alive:10ms",
+            "--log",
+            "prefix",
+        ])
+        .args(["--", "/bin/sh", "-c", script])
+        .env("RUNTIME_DIRECTORY", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut output = String::new();
+    stdout.read_line(&mut output).unwrap();
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    stdout.read_to_string(&mut output).unwrap();
+    assert_eq!(output.lines().count(), 501, "{output}");
+    assert!(output.ends_with("shop/0 | goodbye 500\n"));
+    assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
+}
+
 // A machine that lacks something.
+
+#[test]
+fn a_child_without_descriptors_is_not_the_programs_fault() {
+    if which("prlimit").is_none() && skip("prlimit") {
+        return;
+    }
+    // The limit is met by some in the primary and by some in the child, between clone and exec.
+    for limit in 26..40 {
+        let limit = ["prlimit", &format!("--nofile={limit}:{limit}")];
+        let setup = Setup::demo(&["-n", "30", "--start-limit", "3/60s"], &[]).under(&limit);
+        let mut primary = setup.start();
+        primary.says("Too many open files");
+        let said = primary.stop();
+        assert!(!said.contains("given up"), "{said}");
+    }
+}
 
 #[test]
 fn too_few_file_descriptors_are_survived() {

@@ -2,7 +2,8 @@
 
 use crate::config::typed::{Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
 use crate::config::values::{
-    Address, Balance, Handoff, LogMode, ReadyWhen, StartLimit, StopSignal, Time, Variable, Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, ReadyWhen, StartLimit, StopSignal, Time,
+    Variable, Workers,
 };
 use crate::core::Outcome;
 use crate::primary::{self, Refusal, Source, refuse_name};
@@ -81,6 +82,9 @@ pub struct RunArguments {
     /// How many slots a reload relieves at a time [default: 1]
     #[arg(long, value_name = "N")]
     surge: Option<u16>,
+    /// What a reload does when a new worker fails: rollback [default: rollback]
+    #[arg(long, value_name = "HOW")]
+    on_failure: Option<OnFailure>,
     /// Where the workers' output goes: auto, stream, direct, prefix or inherit [default: auto]
     #[arg(long, value_name = "MODE")]
     log: Option<LogMode>,
@@ -119,7 +123,7 @@ impl RunArguments {
                 start_limit: self.start_limit,
             },
             watchdog: Watchdog { interval: self.watchdog },
-            reload: Reload { surge: self.surge },
+            reload: Reload { surge: self.surge, on_failure: self.on_failure },
             log: Log { mode: self.log },
         }
     }
@@ -184,7 +188,7 @@ fn explain(url: &str) {
     let pid = std::process::id();
     eprint!(
         "\
-Four workers that answer HTTP, relieved one at a time. In another terminal, keep this running:
+Workers that answer HTTP, relieved one at a time. In another terminal, keep this running:
 
     while curl -sS {url}/; do sleep 0.1; done
 
@@ -193,7 +197,7 @@ and see that it never fails while you
     kill -HUP {pid}                  reload: relieve all workers, one by one
     kill -9 $(curl -s {url}/pid)     crash one: its slot is served again at once
     kill -TTIN {pid}                 one worker more (TTOU: one fewer)
-    curl {url}/slow?ms=5000 &        a slow request, which a reload waits for
+    curl '{url}/slow?ms=5000' &      a slow request, which a reload waits for
 
 Ctrl-C stops.
 

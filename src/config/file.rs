@@ -42,6 +42,22 @@ pub fn parse(name: &str, text: &str) -> Result<Typed, Error> {
     })
 }
 
+/// Returns where a key stands in a file, as `name:line`; the file's name where it does not stand.
+#[must_use]
+pub fn place(name: &str, text: &str, key: &str) -> String {
+    let Ok(document) = toml::de::DeTable::parse(text) else { return name.to_owned() };
+    let (table, key) = key.split_once('.').map_or((None, key), |(table, key)| (Some(table), key));
+    let within = match table {
+        None => Some(document.get_ref()),
+        Some(table) => document.get_ref().get(table).and_then(|value| value.get_ref().as_table()),
+    };
+    let found = within.and_then(|table| table.iter().find(|(name, _)| name.get_ref() == key));
+    match found {
+        Some((key, _)) => format!("{name}:{}", text[..key.span().start].matches('\n').count() + 1),
+        None => name.to_owned(),
+    }
+}
+
 /// Turns serde's words into ours.
 fn describe(at: &str, key: &str, message: &str) -> Error {
     let message = one_line(&message.replace('`', "'"));
@@ -112,6 +128,7 @@ mod tests {
             interval = "10s"
             [reload]
             surge = 1
+            on-failure = "rollback"
             [log]
             mode = "stream"
         "#;
@@ -130,7 +147,7 @@ mod tests {
         );
         assert_eq!(
             error("[reload]\nsurg = 2"),
-            "myapp.toml:2: unknown key 'surg', expected 'surge'\nhint: did you mean 'surge'?"
+            "myapp.toml:2: unknown key 'surg', expected 'surge' or 'on-failure'\nhint: did you mean 'surge'?"
         );
     }
 

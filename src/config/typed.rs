@@ -1,7 +1,7 @@
 //! Settings as somebody typed them, in a file or as flags: every key may be missing.
 
 use super::values::{
-    Address, Balance, Handoff, LogMode, ReadyWhen, StartLimit, StopSignal, Time, Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, ReadyWhen, StartLimit, StopSignal, Time, Workers,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -112,6 +112,8 @@ typed! {
     Reload {
         /// How many slots are relieved at a time.
         surge: u16,
+        /// What happens when a newcomer fails.
+        on_failure: OnFailure,
     } []
 
     /// `[log]`

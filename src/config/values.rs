@@ -46,6 +46,7 @@ deserialize_from_str! {
     LogMode, "auto";
     Handoff, "fd";
     Balance, "shared";
+    OnFailure, "rollback";
 }
 
 /// A duration as people write it: `500ms`, `30s`, `2min`, `1h 30min`.
@@ -322,6 +323,24 @@ impl FromStr for Balance {
         match text {
             "shared" => Ok(Self::Shared),
             _ => invalid(format!("'{text}' is no balance, expected 'shared'")),
+        }
+    }
+}
+
+/// What a rollout does when a newcomer fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Every slot goes back to the generation before.
+    Rollback,
+}
+
+impl FromStr for OnFailure {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "rollback" => Ok(Self::Rollback),
+            _ => invalid(format!("'{text}' is no way out, expected 'rollback'")),
         }
     }
 }

@@ -3,11 +3,12 @@
 //! Nothing here waits: when the journal or the terminal does not take a message it is counted, and the count is said
 //! with the next one that goes through. The journald crate and libsystemd's `journal_send` block instead.
 
+use super::console::Console;
 use crate::core::{Next, Report};
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::cell::Cell;
-use std::io::{IsTerminal as _, Write as _};
+use std::cell::{Cell, RefCell};
+use std::io::IsTerminal as _;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 
@@ -27,6 +28,7 @@ pub(super) struct Log {
     app: String,
     journal: Option<UnixDatagram>,
     colour: bool,
+    console: RefCell<Console>,
     /// Messages that could not be written since the last one that could.
     lost: Cell<u64>,
 }
@@ -53,11 +55,13 @@ impl Log {
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_nonblocking(true).ok().map(|()| socket)
         };
+        let console = RefCell::new(Console::new(std::io::stderr()));
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             app: app.to_owned(),
             journal: journal.then(socket).flatten(),
             colour,
+            console,
             lost: Cell::new(0),
         }
     }
@@ -125,16 +129,9 @@ impl Log {
             Level::Notice if self.colour => ("\x1b[1m", "\x1b[0m"),
             Level::Error | Level::Warning | Level::Notice | Level::Info | Level::Debug => ("", ""),
         };
-        let stderr = std::io::stderr();
-        is_writable(&stderr)
-            && stderr.lock().write_all(format!("dogwatch: {on}{text}{off}\n").as_bytes()).is_ok()
+        let line = format!("dogwatch: {on}{text}{off}\n");
+        self.console.borrow_mut().write(line.as_bytes()).is_ok()
     }
-}
-
-/// Whether a line can be written without waiting: a pipe that polls writable takes a page (`pipe(7)`).
-pub(super) fn is_writable(fd: &impl AsFd) -> bool {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
 }
 
 /// Whether a terminal is gone (`POLLHUP` in `poll(2)`).

@@ -4,6 +4,7 @@
 //! Nothing here decides about workers, and nothing here waits for one of them.
 
 mod clock;
+mod console;
 mod listeners;
 mod log;
 mod notify;
@@ -18,15 +19,19 @@ mod worker;
 pub use source::Source;
 
 use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, WorkerId};
+use console::Console;
 use listeners::Listeners;
 use log::{Level, Log};
 use source::Launch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use systemd::Manager;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use worker::Process;
 
 /// Why the primary did not start: one line, and at most one hint.
@@ -45,6 +50,8 @@ struct App {
     /// Standard output is a terminal.
     on_terminal: bool,
     colour: bool,
+    /// Where lines with a slot's name go.
+    stdout: Arc<Mutex<Console>>,
 }
 
 impl App {
@@ -79,6 +86,11 @@ enum News {
 /// News wait here when the loop is busy; a worker that says more waits too.
 const NEWS_WAITING: usize = 256;
 
+/// How long output that is still in the pipes is waited for at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often leftovers that are nobody's event are looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 struct Primary {
     app: App,
     log: Log,
@@ -88,6 +100,8 @@ struct Primary {
     launches: BTreeMap<Generation, Launch>,
     listeners: Listeners,
     workers: BTreeMap<WorkerId, Process>,
+    /// The tasks that move the workers' output; each ends when nobody can write any more.
+    outputs: JoinSet<()>,
     /// What performing an action led to; handled before anything new.
     pending: VecDeque<Event>,
     news: mpsc::Sender<News>,
@@ -154,6 +168,7 @@ impl Primary {
             in_journal,
             on_terminal,
             colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
+            stdout: Arc::new(Mutex::new(Console::new(io::stdout()))),
         };
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
@@ -170,6 +185,7 @@ impl Primary {
             launches: BTreeMap::from([(Generation(1), launch)]),
             listeners,
             workers: BTreeMap::new(),
+            outputs: JoinSet::new(),
             pending: VecDeque::new(),
             news: sender,
             asked_to_stop: false,
@@ -187,9 +203,10 @@ impl Primary {
         self.settle();
         loop {
             if let Some(outcome) = self.outcome {
-                self.listeners.remove_own_files();
+                self.finish().await;
                 return outcome;
             }
+            let (due, leftovers) = (self.core.poll_timeout(), self.has_leftovers());
             // In this order: whatever else goes on, systemd learns that we live.
             tokio::select! {
                 biased;
@@ -197,9 +214,19 @@ impl Primary {
                 () = self.manager.writable() => self.manager.flush(),
                 asked = signals.next() => self.on_signal(asked),
                 Some(news) = news.recv() => self.on_news(news),
-                () = clock::sleep_until(self.core.poll_timeout()) => self.handle(Event::Tick),
+                Some(_) = self.outputs.join_next() => {}
+                () = now_and_then(leftovers) => self.sweep(),
+                () = clock::sleep_until(due) => self.handle(Event::Tick),
             }
         }
+    }
+
+    /// Everybody is gone: their last words, and the last message to systemd, still find their way.
+    async fn finish(&mut self) {
+        let last_words = async { while self.outputs.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        self.manager.flush();
+        self.listeners.remove_own_files();
     }
 
     fn on_signal(&mut self, asked: Asked) {
@@ -276,6 +303,15 @@ fn check_ready_fd(launch: &Launch, listeners: &Listeners) -> Result<(), Refusal>
             "'ready.fd': {fd} is taken by a listener, expected a number from {first_free} up"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Waits a while, if there is something to look at then.
+async fn now_and_then(wanted: bool) {
+    if wanted {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    } else {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! So `systemd-notify --ready` in a shell script counts, which systemd itself refuses under `NotifyAccess=main`.
 
 use super::News;
+use crate::config::values::ReadyWhen;
 use crate::core::{Event, WorkerId};
 use crate::protocol::notify::{MAX_DATAGRAM, Notice, parse};
 use crate::sys::socket;
@@ -26,15 +27,23 @@ pub(super) fn open(path: &Path) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
-/// Turns what the worker says into events, for as long as it lives.
-pub(super) async fn listen(socket: UnixDatagram, worker: WorkerId, news: mpsc::Sender<News>) {
+/// Turns what the worker says into events, for as long as it lives. `READY=1` counts where `when` says so.
+pub(super) async fn listen(
+    socket: UnixDatagram,
+    worker: WorkerId,
+    when: ReadyWhen,
+    news: mpsc::Sender<News>,
+) {
+    let counts = |notice: &Notice| {
+        *notice != Notice::Ready || matches!(when, ReadyWhen::Auto | ReadyWhen::Notify)
+    };
     let mut garbage = 0u64;
     loop {
         if socket.readable().await.is_err() {
             return;
         }
         let (notices, refused) = read_batch(&socket);
-        for notice in notices {
+        for notice in notices.into_iter().filter(counts) {
             if news.send(to_news(worker, notice)).await.is_err() {
                 return;
             }

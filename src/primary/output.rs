@@ -2,13 +2,15 @@
 //! each line. One task a worker, so that nobody waits for another; the pipe is the only buffer, so that a worker that
 //! writes faster than the journal takes is slowed, and the primary holds nothing of it.
 
-use super::log::is_writable;
+use super::console::Console;
 use crate::protocol::journal::{STREAM_SOCKET, stream_header};
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
@@ -18,6 +20,8 @@ use tokio::net::unix::pipe::Receiver;
 const RECONNECT: Duration = Duration::from_millis(200);
 /// … and after so many failures output is thrown away rather than let the workers stand still.
 const PATIENCE: u32 = 25;
+/// A terminal without room is looked at again after this long.
+const FULL: Duration = Duration::from_millis(20);
 /// A longer line is broken, as journald does (`LineMax=` in `journald.conf(5)`).
 const MAX_LINE: usize = 8 * 1024;
 
@@ -29,15 +33,15 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// Returns a journal stream to be a worker's own output. Connecting does not wait: journald's socket accepts at once
-/// or refuses.
+/// Returns a journal stream to be a worker's own output.
 ///
 /// # Errors
-/// As socket(2), connect(2) and write(2).
+/// As socket(2), connect(2) and write(2); `EAGAIN` when journald does not accept just now.
 pub(super) fn direct_stream(identifier: &str) -> io::Result<OwnedFd> {
-    let mut stream = std::os::unix::net::UnixStream::connect(STREAM_SOCKET)?;
-    stream.write_all(stream_header(identifier).as_bytes())?;
-    Ok(stream.into())
+    let stream = crate::sys::socket::connect_unix(Path::new(STREAM_SOCKET))?;
+    // A new socket has room for a header.
+    nix::unistd::write(&stream, stream_header(identifier).as_bytes())?;
+    Ok(stream)
 }
 
 /// Moves output from the pipe to the journal until the last writer is gone.
@@ -126,7 +130,7 @@ fn discard(pipe: &Receiver) -> Option<u64> {
 }
 
 /// Writes output to the terminal, line by line with `prefix` before each, until the last writer is gone.
-pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String) {
+pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String, console: Arc<Mutex<Console>>) {
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
         return;
     };
@@ -138,7 +142,7 @@ pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String) {
             Ok(n) => {
                 for byte in &buffer[..n] {
                     if *byte == b'\n' || line.len() == MAX_LINE {
-                        print(&prefix, &line).await;
+                        print(&console, &prefix, &line).await;
                         line.clear();
                     }
                     if *byte != b'\n' {
@@ -151,15 +155,23 @@ pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String) {
         }
     }
     if !line.is_empty() {
-        print(&prefix, &line).await;
+        print(&console, &prefix, &line).await;
     }
 }
 
-async fn print(prefix: &str, line: &[u8]) {
-    let stdout = io::stdout();
+async fn print(console: &Mutex<Console>, prefix: &str, line: &[u8]) {
+    let line = [prefix.as_bytes(), line, b"\n"].concat();
     // A terminal that is stopped (Ctrl-S) stops the workers' output, not the primary.
-    while !is_writable(&stdout) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    while would_block(console, |console| console.write(&line)) {
+        tokio::time::sleep(FULL).await;
     }
-    let _ = stdout.lock().write_all(&[prefix.as_bytes(), line, b"\n"].concat());
+    while would_block(console, Console::flush) {
+        tokio::time::sleep(FULL).await;
+    }
+}
+
+fn would_block(console: &Mutex<Console>, write: impl Fn(&mut Console) -> io::Result<()>) -> bool {
+    // There is one thread, so nobody can have left the lock poisoned; and a line less is no reason to stop.
+    let Ok(mut console) = console.lock() else { return false };
+    write(&mut console).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }

@@ -34,12 +34,12 @@ impl Primary {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, slot, generation } => {
-                self.spawn(Identity { worker, slot, generation })
+                self.spawn(Identity { worker, slot, generation });
             }
             // On a shared listener a worker admits itself by waiting on it.
             Action::Admit(worker) => {
                 if let Some(process) = self.workers.get_mut(&worker) {
-                    process.is_running();
+                    process.is_ready();
                 }
             }
             // And cannot be withdrawn: the stop signal is what tells it to drain.
@@ -60,7 +60,8 @@ impl Primary {
         let Some(launch) = self.launches.get(&who.generation) else {
             unreachable!("the core forgets a generation only when nobody can start from it")
         };
-        match worker::start(&self.app, who, launch, &self.listeners, &self.news) {
+        match worker::start(&self.app, who, launch, &self.listeners, &self.news, &mut self.outputs)
+        {
             Ok(process) => drop(self.workers.insert(who.worker, process)),
             Err(error) => self.pending.push_back(Event::SpawnFailed {
                 worker: who.worker,
@@ -106,17 +107,25 @@ impl Primary {
                 self.ended(worker, pid, end);
             }
         }
+        self.sweep();
+    }
+
+    /// Looks which of the workers that have exited have nothing left. It is an event when what was left ends as our
+    /// child; what ends as somebody else's is found by looking now and then.
+    pub(super) fn sweep(&mut self) {
         let is_empty = |pid: Pid| !process::group_exists(pid);
-        let emptied: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, p)| p.is_left && is_empty(p.pid))
-            .map(|(id, _)| *id)
-            .collect();
+        let left = self.workers.iter().filter(|(_, process)| process.is_left);
+        let emptied: Vec<WorkerId> =
+            left.filter(|(_, process)| is_empty(process.pid)).map(|(id, _)| *id).collect();
         for worker in emptied {
             self.handle(Event::Emptied(worker));
             self.workers.remove(&worker);
         }
+    }
+
+    /// Whether a worker that has exited has left others behind.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.workers.values().any(|process| process.is_left)
     }
 
     fn ended(&mut self, worker: WorkerId, pid: Pid, end: End) {

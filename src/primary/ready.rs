@@ -29,11 +29,11 @@ pub(super) struct Watch {
     pub(super) when: ReadyWhen,
     /// The listeners' inodes.
     pub(super) inodes: BTreeSet<u64>,
-    /// The readiness pipe's read end. It is kept open as long as the worker lives: a late line must not raise SIGPIPE.
+    /// The readiness pipe's read end.
     pub(super) pipe: Option<OwnedFd>,
 }
 
-/// Waits for evidence and sends it, once. Then goes on holding the pipe.
+/// Waits for evidence and sends it, once.
 pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
     let Watch { worker, pid, when, inodes, pipe } = watch;
     let pipe = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok());
@@ -57,7 +57,6 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
         () = until_line(pipe.as_ref()) => Evidence::Fd,
     };
     let _ = news.send(News::Event(Event::Ready { worker, evidence })).await;
-    std::future::pending::<()>().await;
 }
 
 /// Waits for a newline on the pipe, as s6 does. That it is closed without one is no evidence.

@@ -3,8 +3,9 @@
 
 use crate::config::typed::Typed;
 use crate::config::{Error, Settings, envfile, file};
-use crate::sys::spawn;
+use crate::sys::{process, spawn};
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file, and the flags that win over it.
@@ -32,26 +33,37 @@ impl Source {
     /// What is wrong, where, and what to do.
     pub(super) fn load(&self) -> Result<Launch, Error> {
         let name = self.config.as_ref().map(|path| path.display().to_string());
-        let file = match (&self.config, &name) {
+        let (file, text) = match (&self.config, &name) {
             (Some(path), Some(name)) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
-                file::parse(name, &text)?
+                (file::parse(name, &text)?, text)
             }
-            _ => Typed::default(),
+            _ => (Typed::default(), String::new()),
         };
         let cpus = std::thread::available_parallelism()
             .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-        let settings = Settings::new(self.flags.clone().or(file), cpus).map_err(|mut error| {
-            if let Some(name) = &name {
-                error.message = format!("{name}: {}", error.message);
+        let settings = Settings::new(self.flags.clone().or(file.clone()), cpus);
+        let settings = settings.map_err(|error| match &name {
+            Some(name) if self.is_files_fault(file, &error, cpus) => {
+                let key = error.message.split('\'').nth(1).unwrap_or_default();
+                let at = file::place(name, &text, key);
+                Error { message: format!("{at}: {}", error.message), hint: error.hint }
             }
-            error
+            _ => error,
         })?;
         let launch = Launch { directory: resolve(&settings)?, settings };
-        let environment = launch.environment()?;
-        launch.program(&environment)?;
+        let environment = launch.environment().map_err(|cannot| cannot.error)?;
+        launch.program(&environment).map_err(|cannot| cannot.error)?;
         Ok(launch)
+    }
+}
+
+impl Source {
+    /// Whether the file alone, with the command that the flags may name, is wrong in the same way.
+    fn is_files_fault(&self, file: Typed, error: &Error, cpus: u16) -> bool {
+        let command = Typed { command: self.flags.command.clone(), ..Typed::default() };
+        Settings::new(command.or(file), cpus).as_ref().err() == Some(error)
     }
 }
 
@@ -60,12 +72,12 @@ impl Launch {
     ///
     /// # Errors
     /// When a file cannot be read or has a line that is no assignment.
-    pub(super) fn environment(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(super) fn environment(&self) -> Result<Vec<(String, String)>, Cannot> {
         let mut variables = Vec::new();
         for path in &self.settings.environment_files {
             let name = path.display().to_string();
             let text = std::fs::read_to_string(path)
-                .map_err(|e| plain(format!("cannot read environment file '{name}': {e}")))?;
+                .map_err(|e| Cannot::new(format!("cannot read environment file '{name}'"), &e))?;
             variables.extend(envfile::parse(&name, &text)?);
         }
         variables.extend(self.settings.env.iter().cloned());
@@ -76,7 +88,7 @@ impl Launch {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn program(&self, environment: &[(String, String)]) -> Result<PathBuf, Error> {
+    pub(super) fn program(&self, environment: &[(String, String)]) -> Result<PathBuf, Cannot> {
         let name = &self.settings.command[0];
         let set = environment
             .iter()
@@ -91,10 +103,11 @@ impl Launch {
             let seen_from_here = directory.as_deref().unwrap_or(Path::new("")).join(&program);
             std::fs::metadata(seen_from_here).map(|_| program)
         });
-        found.map_err(|e| Error {
-            message: format!("cannot find program '{name}': {e}"),
-            hint: (!name.contains('/'))
-                .then(|| format!("it was looked for on PATH, which is {}", path.display())),
+        found.map_err(|e| {
+            let mut cannot = Cannot::new(format!("cannot find program '{name}'"), &e);
+            let searched = || format!("it was looked for on PATH, which is {}", path.display());
+            cannot.error.hint = (!name.contains('/')).then(searched);
+            cannot
         })
     }
 
@@ -123,6 +136,26 @@ fn resolve(settings: &Settings) -> Result<Option<PathBuf>, Error> {
         return Err(plain(format!("cannot enter working directory '{name}': not a directory")));
     }
     Ok(Some(resolved))
+}
+
+/// Why something that settings name cannot be used.
+#[derive(Debug)]
+pub(super) struct Cannot {
+    pub(super) error: Error,
+    /// The machine lacks something just now; the settings are not to blame.
+    pub(super) is_transient: bool,
+}
+
+impl Cannot {
+    fn new(what: String, e: &io::Error) -> Self {
+        Self { error: plain(format!("{what}: {e}")), is_transient: process::is_transient(e) }
+    }
+}
+
+impl From<Error> for Cannot {
+    fn from(error: Error) -> Self {
+        Self { error, is_transient: false }
+    }
 }
 
 fn plain(message: String) -> Error {

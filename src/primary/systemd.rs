@@ -16,6 +16,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 use std::time::Duration;
 use tokio::net::UnixDatagram;
 
+/// A status is cut here: systemd takes no message of more than 4096 bytes (`sd_notify(3)`).
+const MAX_STATUS: usize = 2048;
+/// A manager that is gone is looked for again after this long.
+const RETRY: Duration = Duration::from_secs(1);
 /// So many messages wait at most; the oldest go first.
 const MAX_WAITING: usize = 64;
 
@@ -52,6 +56,17 @@ impl Manager {
 
     /// Says what a report means to systemd.
     pub(super) fn report(&mut self, report: &Report) {
+        if matches!(
+            report,
+            Report::Started { .. }
+                | Report::Reloading { .. }
+                | Report::Reloaded { .. }
+                | Report::RolledBack { .. }
+                | Report::Stopping { .. }
+        ) {
+            // systemd's timer belongs to the state, so what was asked for the last one counts no more.
+            self.patient_until = Time::default();
+        }
         match report {
             Report::Started { .. } => {
                 self.started = true;
@@ -88,7 +103,10 @@ impl Manager {
     }
 
     /// Says the state of the whole, if it has changed.
-    pub(super) fn status(&mut self, status: String) {
+    pub(super) fn status(&mut self, mut status: String) {
+        while status.len() > MAX_STATUS {
+            status.pop();
+        }
         if self.status != status {
             self.send(&[NotifyState::Status(&status)]);
             self.status = status;
@@ -101,11 +119,11 @@ impl Manager {
         else {
             return;
         };
-        if let Ok(usec) = u32::try_from(until.since(now).as_micros()) {
-            self.send(&[NotifyState::ExtendTimeoutUsec(usec)]);
-            // Not again for every little step: a third of the slack is enough of a difference.
-            self.patient_until = until + SLACK / 3;
-        }
+        // The crate's own variant holds 71 minutes, and a drain may be longer.
+        let text = format!("EXTEND_TIMEOUT_USEC={}", until.since(now).as_micros());
+        self.send(&[NotifyState::Custom(&text)]);
+        // Not again for every little step: a third of the slack is enough of a difference.
+        self.patient_until = until + SLACK / 3;
     }
 
     /// Says that the primary is alive.
@@ -116,27 +134,30 @@ impl Manager {
     /// Waits until what waits can go out; for ever if nothing does.
     pub(super) async fn writable(&self) {
         match &self.socket {
-            Some(socket) if !self.waiting.is_empty() => drop(socket.writable().await),
-            Some(_) | None => std::future::pending().await,
+            _ if self.waiting.is_empty() => std::future::pending().await,
+            Some(socket) => drop(socket.writable().await),
+            None => tokio::time::sleep(RETRY).await,
         }
     }
 
     /// Sends what waits, as far as the manager takes it.
     pub(super) fn flush(&mut self) {
+        if self.socket.is_none() {
+            self.socket = self.address.as_ref().and_then(|address| connect(address).ok());
+        }
         while let (Some(socket), Some(message)) = (&self.socket, self.waiting.front()) {
             match socket.try_send(message.as_bytes()) {
                 Ok(_) => drop(self.waiting.pop_front()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // A manager that is gone is no reason to fail; the next message looks for it again.
+                // A manager that is gone is no reason to fail; it is looked for again.
                 Err(_) => self.socket = None,
             }
         }
     }
 
     fn send(&mut self, what: &[NotifyState<'_>]) {
-        let Some(address) = &self.address else { return };
-        if self.socket.is_none() {
-            self.socket = connect(address).ok();
+        if self.address.is_none() {
+            return;
         }
         // What is only about now is not said twice.
         let replaces = |key: &str| matches!(key, "STATUS" | "WATCHDOG" | "EXTEND_TIMEOUT_USEC");

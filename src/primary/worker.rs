@@ -5,7 +5,7 @@ use super::notify;
 use super::output;
 use super::ready::{self, Watch};
 use super::runtime_dir;
-use super::source::Launch;
+use super::source::{Cannot, Launch};
 use super::{App, News};
 use crate::config::values::{LogMode, ReadyWhen};
 use crate::core::{Generation, Slot, WorkerId};
@@ -18,9 +18,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// What holds a worker that was started.
 #[derive(Debug)]
@@ -34,7 +33,12 @@ pub(super) struct Process {
     /// Says what went wrong before exec, once the process has ended.
     failure: Option<OwnedFd>,
     notify_socket: PathBuf,
-    tasks: Vec<AbortHandle>,
+    /// Listens to the notify socket.
+    ears: AbortHandle,
+    /// Looks for evidence of readiness.
+    eyes: AbortHandle,
+    /// The readiness pipe's read end, as long as the worker lives: a late line must not raise SIGPIPE.
+    _ready_pipe: Option<OwnedFd>,
 }
 
 /// Why a worker could not be started.
@@ -52,9 +56,9 @@ impl NotStarted {
     }
 }
 
-impl From<crate::config::Error> for NotStarted {
-    fn from(error: crate::config::Error) -> Self {
-        Self { reason: error.message, is_transient: false }
+impl From<Cannot> for NotStarted {
+    fn from(cannot: Cannot) -> Self {
+        Self { reason: cannot.error.message, is_transient: cannot.is_transient }
     }
 }
 
@@ -76,6 +80,7 @@ pub(super) fn start(
     launch: &Launch,
     listeners: &Listeners,
     news: &mpsc::Sender<News>,
+    outputs: &mut JoinSet<()>,
 ) -> Result<Process, NotStarted> {
     let settings = &launch.settings;
     let configured = launch.environment()?;
@@ -88,6 +93,8 @@ pub(super) fn start(
     let ready_fd = ready_fd(launch, listeners);
     let ready =
         ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
+    let ready_pipe = ready.as_ref().map(|(read, _)| read.try_clone()).transpose();
+    let ready_pipe = ready_pipe.map_err(NotStarted::doing("making a pipe"))?;
     let out = Output::open(app, settings.log, who.slot)
         .map_err(NotStarted::doing("opening its output"))?;
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
@@ -130,7 +137,8 @@ pub(super) fn start(
         inodes: listeners.all.iter().map(|listener| listener.inode).collect(),
         pipe: ready.map(|(read, _)| read),
     };
-    out.forward(app, who.slot);
+    let heard = notify::listen(socket, who.worker, settings.ready_when, news.clone());
+    out.forward(app, who.slot, outputs);
     Ok(Process {
         pid: child.pid,
         generation: who.generation,
@@ -138,14 +146,10 @@ pub(super) fn start(
         is_left: false,
         failure: Some(child.failure),
         notify_socket,
-        tasks: begin_tasks(socket, watch, news),
+        ears: tokio::spawn(heard).abort_handle(),
+        eyes: tokio::spawn(ready::watch(watch, news.clone())).abort_handle(),
+        _ready_pipe: ready_pipe,
     })
-}
-
-fn begin_tasks(socket: UnixDatagram, watch: Watch, news: &mpsc::Sender<News>) -> Vec<AbortHandle> {
-    let heard = tokio::spawn(notify::listen(socket, watch.worker, news.clone()));
-    let seen = tokio::spawn(ready::watch(watch, news.clone()));
-    vec![heard.abort_handle(), seen.abort_handle()]
 }
 
 /// The number of the readiness descriptor, where one is wanted: as configured, else the first after the listeners.
@@ -176,16 +180,18 @@ impl Process {
         process::signal_group(self.pid, Signal::SIGKILL);
     }
 
-    /// The program runs: there was no failure before exec.
-    pub(super) fn is_running(&mut self) {
+    /// The worker is ready: there was no failure before exec, and nobody has to look any more.
+    pub(super) fn is_ready(&mut self) {
         self.failure = None;
+        self.eyes.abort();
     }
 }
 
 impl Drop for Process {
     /// What is left in the pipes is still moved on: only the ears are closed.
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.ears.abort();
+        self.eyes.abort();
         let _ = std::fs::remove_file(&self.notify_socket);
     }
 }
@@ -230,12 +236,12 @@ impl Output {
     }
 
     /// Begins to move what the worker writes, until nobody can write any more.
-    fn forward(self, app: &App, slot: Slot) {
+    fn forward(self, app: &App, slot: Slot, outputs: &mut JoinSet<()>) {
         if let Self::Piped { ours, to_journal, .. } = self {
             if to_journal {
-                tokio::spawn(output::to_journal(ours, app.identifier(slot)));
+                outputs.spawn(output::to_journal(ours, app.identifier(slot)));
             } else {
-                tokio::spawn(output::to_terminal(ours, app.prefix(slot)));
+                outputs.spawn(output::to_terminal(ours, app.prefix(slot), app.stdout.clone()));
             }
         }
     }

@@ -3,12 +3,12 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage,
-    UnixAddr, bind, connect, getsockname, listen, recvmsg, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
+    getsockname, listen, setsockopt, socket, sockopt,
 };
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -59,6 +59,18 @@ pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     }
     bound?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
+/// Returns a stream connected to a unix socket, without waiting for a listener whose queue is full.
+///
+/// # Errors
+/// As socket(2) and connect(2); `EAGAIN` when the queue is full.
+pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    set_nonblocking(&fd, false)?;
     Ok(fd)
 }
 
@@ -134,33 +146,65 @@ pub struct Datagram {
 /// # Errors
 /// `WouldBlock` when there is none, else as recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
-    let mut control = nix::cmsg_space!(libc::ucred, [std::os::fd::RawFd; 16]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message =
-        recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut control = [0u64; CONTROL_WORDS];
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all zeros is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: `message` points to a buffer and a control buffer of the lengths that it says.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
+    let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
+    Ok(Datagram { length, truncated, uid: take_control(&message) })
+}
+
+/// Room for credentials and some descriptors, in words so that it is aligned.
+const CONTROL_WORDS: usize = 32;
+
+/// Closes every descriptor that came with a message, and returns the sender's user if the kernel told it.
+///
+/// nix's own iterator gives nothing when the control buffer was too small (`MSG_CTRUNC`), though the kernel has
+/// installed what did fit: a sender could fill our table with descriptors that nobody closes.
+fn take_control(message: &libc::msghdr) -> Option<u32> {
     let mut uid = None;
-    // Where the control buffer is too small the kernel has closed what did not fit.
-    for part in message.cmsgs().into_iter().flatten() {
-        if let ControlMessageOwned::ScmRights(fds) = part {
-            for fd in fds {
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: recvmsg(2) has filled the header, and with it the control buffer, which outlive this function.
+    let mut part = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !part.is_null() {
+        // SAFETY: not null, so it points to a whole header inside of the control buffer, which is aligned for it.
+        let header = unsafe { &*part };
+        // SAFETY: as above; the data follow the header.
+        let data = unsafe { libc::CMSG_DATA(part) };
+        let length = (header.cmsg_len as usize).saturating_sub(data.addr() - part.addr());
+        match (header.cmsg_level, header.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for at in 0..length / size_of::<RawFd>() {
+                    let place = data.cast::<RawFd>().wrapping_add(at);
+                    // SAFETY: the header's length says that a descriptor stands there.
+                    let fd = unsafe { place.read_unaligned() };
+                    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
             }
-        } else if let ControlMessageOwned::ScmCredentials(credentials) = part {
-            uid = Some(credentials.uid());
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
+                // SAFETY: the header's length says that credentials stand there.
+                uid = Some(unsafe { data.cast::<libc::ucred>().read_unaligned() }.uid);
+            }
+            _ => {}
         }
+        // SAFETY: walks the same buffer.
+        part = unsafe { libc::CMSG_NXTHDR(message, part) };
     }
-    Ok(Datagram {
-        length: message.bytes,
-        truncated: message.flags.contains(MsgFlags::MSG_TRUNC),
-        uid,
-    })
+    uid
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{ControlMessage, MsgFlags};
     use std::io::IoSlice;
 
     #[test]
@@ -169,7 +213,7 @@ mod tests {
         pass_credentials(&ours).unwrap();
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let fds = [write.as_raw_fd()];
-        let rights = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        let rights = [ControlMessage::ScmRights(&fds)];
         let text = [IoSlice::new(b"BARRIER=1")];
         nix::sys::socket::sendmsg::<()>(
             theirs.as_raw_fd(),
@@ -187,6 +231,31 @@ mod tests {
         // The write end is gone: reading ends at once.
         assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
         assert_eq!(receive(&ours, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn more_descriptors_than_there_is_room_for_are_closed_too() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        pass_credentials(&ours).unwrap();
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let fds = vec![write.as_raw_fd(); 200];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let text = [IoSlice::new(b"READY=1")];
+        let sent = nix::sys::socket::sendmsg::<()>(
+            theirs.as_raw_fd(),
+            &text,
+            &rights,
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent, Ok(7));
+        drop(write);
+        let mut buffer = [0; 16];
+        let uid = Some(nix::unistd::getuid().as_raw());
+        let datagram = receive(&ours, &mut buffer).unwrap();
+        assert_eq!(datagram, Datagram { length: 7, truncated: false, uid });
+        // Nobody holds the write end any more: reading ends at once.
+        assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
     }
 
     #[test]

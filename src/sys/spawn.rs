@@ -278,10 +278,12 @@ impl Prepared {
         for fd in self.descriptors.iter_mut().chain([report]) {
             if *fd >= 0 {
                 // SAFETY: duplicates a descriptor of the child's own table.
-                *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, count) };
-                if *fd < 0 {
+                let moved = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, count) };
+                if moved < 0 {
+                    // `report` stays where it is, so that this can be told.
                     return false;
                 }
+                *fd = moved;
             }
         }
         for (target, fd) in self.descriptors.iter().enumerate() {
