@@ -103,4 +103,17 @@ mod tests {
         assert_eq!(children("12 345 \n"), [12, 345]);
         assert_eq!(children(""), Vec::<i32>::new());
     }
+
+    #[test]
+    fn any_text_and_any_bytes_are_survived() {
+        let mut state = 3u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let bytes = state.to_le_bytes();
+            let pick = |b: &u8| char::from(b"tfd: ino:0x7f -1\n[]socket"[usize::from(*b) % 25]);
+            let text: String = bytes.iter().chain(&bytes).map(pick).collect();
+            let _ = (epoll_inodes(&text), socket_inode(&text), children(&text), blocked(&text));
+            let _ = (poll_set(&bytes[..7]), poll_set(&bytes), select_set(&bytes));
+        }
+    }
 }

@@ -59,6 +59,7 @@ on_both! {
     stop_leaves_nothing
     every_line_of_every_worker_is_in_the_journal
     a_template_serves_named_unix_sockets
+    a_stopped_journal_stalls_nobody
 }
 
 fn the_first_connection_starts_the_service(root: &Path) {
@@ -272,4 +273,30 @@ fn a_template_serves_named_unix_sockets(root: &Path) {
     assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8081/env?LISTEN_FDNAMES"), "web:web:web:web\n");
     assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8081/env?DOGWATCH_APP"), "shop\n");
     boxed.until("test $(systemctl show -P ActiveState dogwatch@shop) = active");
+}
+
+fn a_stopped_journal_stalls_nobody(root: &Path) {
+    let boxed = Boxed::boot(root, with_app);
+    // More than the journal's socket and the pipe hold together, so that the workers are slowed, too.
+    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"3\"", "\"1000\""));
+    boxed.put("/etc/systemd/system/myapp.service.d/watchdog.conf", "[Service]\nWatchdogSec=2\n");
+    boxed.ok(
+        "systemctl daemon-reload; systemctl start myapp.socket; curl -sS http://127.0.0.1:8080/",
+    );
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    boxed.ok("kill -STOP $(systemctl show -P MainPID systemd-journald)");
+    for generation in 2..=3 {
+        boxed.ok("kill -HUP $(systemctl show -P MainPID myapp)");
+        let wanted = format!("4 workers ready, generation {generation}");
+        wait_for("the reload", || (boxed.show("myapp", "StatusText") == wanted).then_some(()));
+    }
+    let answer = boxed.ok("curl -sS http://127.0.0.1:8080/");
+    assert!(answer.contains("generation 3,"), "{answer}");
+    assert_eq!(boxed.show("myapp", "NRestarts"), "0");
+    boxed.ok("kill -CONT $(systemctl show -P MainPID systemd-journald)");
+    for slot in 0..4 {
+        boxed.until(&format!(
+            "journalctl --sync; test $(journalctl -b -o cat -u myapp -t myapp/{slot} | grep -c '^line ') = 3000"
+        ));
+    }
 }
