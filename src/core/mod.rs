@@ -5,6 +5,17 @@
 //! the rule that decides to wait sets the wake-up. Rollout and rollback are `rollout.rs`; this file is everything
 //! that goes on without one.
 //!
+//! ```
+//! use dogwatch::core::{Action, Event, Evidence, Policy, Supervisor, Time, WorkerId};
+//!
+//! let now = Time::from_secs(100);
+//! let mut supervisor = Supervisor::new(Policy::default(), 0, now);
+//! let Some(Action::Spawn { worker, .. }) = supervisor.poll_action() else { panic!() };
+//! supervisor.handle(Event::Ready { worker, evidence: Evidence::Accepting }, now);
+//! assert_eq!(supervisor.poll_action(), Some(Action::Admit(WorkerId(1))));
+//! assert_eq!(supervisor.status(), "1 worker ready, generation 1");
+//! ```
+//!
 //! | event \ state | starting | ready | draining | stopping |
 //! |---|---|---|---|---|
 //! | `Ready` | ready, admitted | – | – | – |
