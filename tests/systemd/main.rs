@@ -60,6 +60,7 @@ on_both! {
     every_line_of_every_worker_is_in_the_journal
     a_template_serves_named_unix_sockets
     a_stopped_journal_stalls_nobody
+    a_killed_primary_is_started_again
 }
 
 fn the_first_connection_starts_the_service(root: &Path) {
@@ -299,4 +300,19 @@ fn a_stopped_journal_stalls_nobody(root: &Path) {
             "journalctl --sync; test $(journalctl -b -o cat -u myapp -t myapp/{slot} | grep -c '^line ') = 3000"
         ));
     }
+}
+
+fn a_killed_primary_is_started_again(root: &Path) {
+    let boxed = app(root);
+    boxed.ok("curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let before = boxed.ok("pgrep -f '[d]ogwatch demo-worker'");
+    boxed.ok("kill -9 $(systemctl show -P MainPID myapp)");
+    // Whoever comes meanwhile waits in the socket.
+    let answer = boxed.ok("curl -sS -m 30 http://127.0.0.1:8080/");
+    assert!(answer.starts_with("hello"), "{answer}");
+    boxed.until("test $(systemctl show -P NRestarts myapp) = 1");
+    boxed.until("test $(pgrep -fc '[d]ogwatch demo-worker') = 4");
+    let after = boxed.ok("pgrep -f '[d]ogwatch demo-worker'");
+    assert!(before.lines().all(|pid| !after.lines().any(|p| p == pid)), "{before} {after}");
 }
