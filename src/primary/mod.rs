@@ -206,7 +206,11 @@ impl Primary {
                 self.finish().await;
                 return outcome;
             }
-            let (due, leftovers) = (self.core.poll_timeout(), self.has_leftovers());
+            let leftovers = self.has_leftovers();
+            if leftovers {
+                self.sweep();
+            }
+            let due = self.core.poll_timeout();
             // In this order: whatever else goes on, systemd learns that we live.
             tokio::select! {
                 biased;
@@ -215,7 +219,7 @@ impl Primary {
                 asked = signals.next() => self.on_signal(asked),
                 Some(news) = news.recv() => self.on_news(news),
                 Some(_) = self.outputs.join_next() => {}
-                () = now_and_then(leftovers) => self.sweep(),
+                () = now_and_then(leftovers) => {}
                 () = clock::sleep_until(due) => self.handle(Event::Tick),
             }
         }
@@ -306,7 +310,7 @@ fn check_ready_fd(launch: &Launch, listeners: &Listeners) -> Result<(), Refusal>
     }
 }
 
-/// Waits a while, if there is something to look at then.
+/// Wakes the loop after a while, if there is something to look at then.
 async fn now_and_then(wanted: bool) {
     if wanted {
         tokio::time::sleep(LOOK_AGAIN).await;
