@@ -59,18 +59,18 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
         (
             "command = [\"no-such-program\"]\n",
             &["-l", "127.0.0.1:0", "--env", "PATH=/usr/bin"],
-            "dogwatch: cannot find program 'no-such-program': No such file or directory (os error 2)\n\
+            "dogwatch: app.toml:1: 'command': cannot find program 'no-such-program': No such file or directory (os error 2)\n\
              hint: it was looked for on PATH, which is /usr/bin\n",
         ),
         (
             "command = [\"/bin/true\"]\nworking-directory = \"/no/such/place\"\n",
             &["-l", "127.0.0.1:0"],
-            "dogwatch: cannot enter working directory '/no/such/place': No such file or directory (os error 2)\n",
+            "dogwatch: app.toml:2: 'working-directory': cannot enter working directory '/no/such/place': No such file or directory (os error 2)\n",
         ),
         (
             "command = [\"/bin/true\"]\nenvironment-files = [\"/no/such.env\"]\n",
             &["-l", "127.0.0.1:0"],
-            "dogwatch: cannot read environment file '/no/such.env': No such file or directory (os error 2)\n",
+            "dogwatch: app.toml:2: 'environment-files': cannot read environment file '/no/such.env': No such file or directory (os error 2)\n",
         ),
         (
             "command = [\"/bin/true\"]\n",

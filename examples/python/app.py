@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Hello(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 5  # an idle connection is closed after so many seconds, also when the server is to end
+    wbufsize = -1  # the answer goes out in one piece
 
     def do_GET(self):
         body = f"hello from pid {os.getpid()}\n".encode()

@@ -19,7 +19,7 @@ pub struct RunArguments {
     /// What the app is called [default: the file's name, the unit's name, or the program's]
     #[arg(long, value_name = "APP")]
     name: Option<String>,
-    /// Where to listen when systemd passes no socket: PORT, ADDR:PORT, [V6]:PORT or unix:PATH (can be repeated)
+    /// Where to listen when systemd passes no socket: PORT (on all addresses), ADDR:PORT, [V6]:PORT or unix:PATH (can be repeated)
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<Address>,
     /// How many workers: a number, 'cpus' or 'cpus-1' [default: 1]

@@ -347,7 +347,11 @@ impl FromStr for OnFailure {
 
 /// So many failures within this time: `5/30s` as a flag, a table in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table like { count = 5, within = \"30s\" }"
+)]
 pub struct StartLimit {
     /// So many failures; 0 for no limit …
     pub count: u32,

@@ -177,6 +177,8 @@ impl Supervisor {
         } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
             record.failed = Some(cause.clone());
             Next::GiveUp { failures: record.backoff.counted(), within: policy.limit_within }
+        } else if record.newcomer.is_some() {
+            Next::KeepIncumbent
         } else {
             Next::StartAgain(delay)
         };

@@ -106,6 +106,8 @@ struct Primary {
     pending: VecDeque<Event>,
     news: mpsc::Sender<News>,
     asked_to_stop: bool,
+    /// The generation for which it was said what to do about a worker that is never ready.
+    hinted: Option<Generation>,
     outcome: Option<Outcome>,
 }
 
@@ -189,6 +191,7 @@ impl Primary {
             pending: VecDeque::new(),
             news: sender,
             asked_to_stop: false,
+            hinted: None,
             outcome: None,
         };
         Ok((primary, receiver))
@@ -231,6 +234,7 @@ impl Primary {
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         self.manager.flush();
         self.listeners.remove_own_files();
+        runtime_dir::remove(&self.app.folder);
     }
 
     fn on_signal(&mut self, asked: Asked) {

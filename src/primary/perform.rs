@@ -91,7 +91,9 @@ impl Primary {
 
     fn report(&mut self, report: &Report) {
         self.log.report(report);
-        if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report {
+        if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report
+            && self.hinted.replace(*generation) != Some(*generation)
+        {
             let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
             self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }

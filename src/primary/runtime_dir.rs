@@ -43,6 +43,13 @@ pub(super) fn choose(app: &str) -> PathBuf {
     base.join(app)
 }
 
+/// Removes the folder at the end, if it is ours to remove and nobody else's primary uses it.
+pub(super) fn remove(folder: &Path) {
+    if std::env::var_os("RUNTIME_DIRECTORY").is_none() {
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
 /// Returns the path of a worker's notify socket. The primary's pid is in it: two primaries may run an app of the same
 /// name.
 pub(super) fn notify_socket(folder: &Path, worker: u64) -> PathBuf {

@@ -2,7 +2,9 @@
 //! generation which cannot start is refused before anything is touched.
 
 use crate::config::typed::Typed;
+use crate::config::values::LogMode;
 use crate::config::{Error, Settings, envfile, file};
+use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
 use std::ffi::OsString;
 use std::io;
@@ -32,38 +34,86 @@ impl Source {
     /// # Errors
     /// What is wrong, where, and what to do.
     pub(super) fn load(&self) -> Result<Launch, Error> {
-        let name = self.config.as_ref().map(|path| path.display().to_string());
-        let (file, text) = match (&self.config, &name) {
-            (Some(path), Some(name)) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
-                (file::parse(name, &text)?, text)
-            }
-            _ => (Typed::default(), String::new()),
-        };
+        let file = self.read()?;
+        let flags = &self.flags;
         let cpus = std::thread::available_parallelism()
             .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-        let settings = Settings::new(self.flags.clone().or(file.clone()), cpus);
-        let settings = settings.map_err(|error| match &name {
-            Some(name) if self.is_files_fault(file, &error, cpus) => {
-                let key = error.message.split('\'').nth(1).unwrap_or_default();
-                let at = file::place(name, &text, key);
-                Error { message: format!("{at}: {}", error.message), hint: error.hint }
-            }
-            _ => error,
+        let settings = Settings::new(flags.clone().or(file.typed.clone()), cpus);
+        let settings = settings.map_err(|error| {
+            let key = error.message.split('\'').nth(1).unwrap_or_default().to_owned();
+            let place =
+                self.is_files_fault(&file, &error, cpus).then(|| file.place(&key)).flatten();
+            prefixed(place, error)
         })?;
-        let launch = Launch { directory: resolve(&settings)?, settings };
-        let environment = launch.environment().map_err(|cannot| cannot.error)?;
-        launch.program(&environment).map_err(|cannot| cannot.error)?;
+        // Whatever a flag names is not the file's fault.
+        let blame = |is_flag: bool, key: &str, error: Error| {
+            let place = file.place(key).filter(|_| !is_flag);
+            prefixed(place.map(|at| format!("{at}: '{key}'")), error)
+        };
+        let directory = resolve(&settings)
+            .map_err(|e| blame(flags.working_directory.is_some(), "working-directory", e))?;
+        check_log(settings.log).map_err(|e| blame(flags.log.mode.is_some(), "log.mode", e))?;
+        let launch = Launch { directory, settings };
+        let environment = launch
+            .environment()
+            .map_err(|e| blame(flags.environment_files.is_some(), "environment-files", e.error))?;
+        launch
+            .program(&environment)
+            .map_err(|e| blame(flags.command.is_some(), "command", e.error))?;
         Ok(launch)
+    }
+
+    fn read(&self) -> Result<Read, Error> {
+        let Some(path) = &self.config else {
+            return Ok(Read { name: None, text: String::new(), typed: Typed::default() });
+        };
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
+        let typed = file::parse(&name, &text)?;
+        Ok(Read { name: Some(name), text, typed })
+    }
+}
+
+/// A file that was read; without a name there is none.
+struct Read {
+    name: Option<String>,
+    text: String,
+    typed: Typed,
+}
+
+impl Read {
+    /// Where a key stands, as `name:line`.
+    fn place(&self, key: &str) -> Option<String> {
+        self.name.as_ref().map(|name| file::place(name, &self.text, key))
+    }
+}
+
+fn prefixed(place: Option<String>, error: Error) -> Error {
+    match place {
+        Some(place) => Error { message: format!("{place}: {}", error.message), ..error },
+        None => error,
+    }
+}
+
+/// Refuses to send output to a journal that is not there.
+fn check_log(mode: LogMode) -> Result<(), Error> {
+    match mode {
+        LogMode::Stream | LogMode::Direct if !Path::new(STREAM_SOCKET).exists() => Err(Error {
+            message: format!("cannot log to the journal: there is no '{STREAM_SOCKET}'"),
+            hint: Some("leave the log mode at 'auto', or choose 'prefix' or 'inherit'".to_owned()),
+        }),
+        LogMode::Auto | LogMode::Stream | LogMode::Direct | LogMode::Prefix | LogMode::Inherit => {
+            Ok(())
+        }
     }
 }
 
 impl Source {
     /// Whether the file alone, with the command that the flags may name, is wrong in the same way.
-    fn is_files_fault(&self, file: Typed, error: &Error, cpus: u16) -> bool {
+    fn is_files_fault(&self, file: &Read, error: &Error, cpus: u16) -> bool {
         let command = Typed { command: self.flags.command.clone(), ..Typed::default() };
-        Settings::new(command.or(file), cpus).as_ref().err() == Some(error)
+        Settings::new(command.or(file.typed.clone()), cpus).as_ref().err() == Some(error)
     }
 }
 

@@ -36,6 +36,8 @@ fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &!dual)?;
     }
+    // Accepted connections inherit it; NoDelay= in systemd.socket(5).
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(fd)

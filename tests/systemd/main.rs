@@ -135,7 +135,7 @@ fn reload_to_a_broken_version_keeps_the_old_one(root: &Path) {
         &APP.replace("/usr/bin/dogwatch", "/usr/bin/no-such-program"),
     );
     boxed.run("systemctl reload myapp");
-    boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F \"reload refused: cannot find program '/usr/bin/no-such-program': No such file or directory\"");
+    boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F \"reload refused: /etc/dogwatch/myapp.toml:2: 'command': cannot find program '/usr/bin/no-such-program': No such file or directory\"");
     boxed.put("/etc/dogwatch/myapp.toml", "instances = 4\n");
     boxed.run("systemctl reload myapp");
     boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F \"/etc/dogwatch/myapp.toml:1: unknown key 'instances'\"");
