@@ -625,6 +625,65 @@ fn output_is_inherited_untouched_by_a_pipe() {
 }
 
 #[test]
+fn a_worker_that_writes_without_end_to_a_fast_reader_leaves_the_others_their_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(dogwatch())
+        .args([
+            "run",
+            "--name",
+            "shop",
+            "-l",
+            "127.0.0.1:0",
+            "--ready",
+            "alive:50ms",
+            "--log",
+            "prefix",
+        ])
+        .args(["--drain", "0ms", "--", "/usr/bin/yes"])
+        .env("RUNTIME_DIRECTORY", folder.path())
+        .stdout(std::fs::File::options().write(true).open("/dev/null").unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("started: 1 of 1") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait_for("its end", || child.try_wait().unwrap()).code(), Some(0));
+}
+
+#[test]
+fn a_primary_that_stood_still_does_not_take_its_workers_for_hung() {
+    let run = ["-n", "2", "--watchdog", "600ms", "--settle", "0ms"];
+    let mut primary = Setup::demo(&run, &[]).start();
+    primary.is_ready();
+    primary.signal(Signal::SIGSTOP);
+    // Longer than the interval; the workers go on beating meanwhile.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    primary.signal(Signal::SIGCONT);
+    primary.signal(Signal::SIGTTIN);
+    primary.says("worker 3 (slot 2, generation 1) is ready");
+    let said = primary.stop();
+    assert!(!said.contains("heartbeat"), "{said}");
+}
+
+#[test]
+fn an_environment_file_that_is_a_pipe_is_refused_at_once() {
+    let setup = Setup::demo(&QUICK, &[]);
+    let file = setup.folder().join("app.env");
+    std::fs::write(&file, "").unwrap();
+    let mut primary = setup.arguments(&["--environment-file", file.to_str().unwrap()]).start();
+    primary.is_ready();
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    primary.signal(Signal::SIGHUP);
+    primary.says("app.env': not a regular file; everything goes on as it was");
+    primary.stop();
+}
+
+#[test]
 fn last_words_are_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let script = "trap 'for n in $(seq 500); do echo goodbye $n; done; exit' TERM; echo ready; while :; do sleep 0.01; done";

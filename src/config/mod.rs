@@ -117,6 +117,12 @@ impl Settings {
         if policy.ready_timeout.is_zero() {
             return refuse("ready.timeout", "no worker can be ready in no time");
         }
+        if policy.min_delay < Duration::from_millis(1) {
+            return refuse(
+                "restart.min-delay",
+                "a slot that fails would be started without a pause, expected 1ms or more",
+            );
+        }
         if policy.min_delay > policy.max_delay {
             return refuse("restart.min-delay", "longer than 'restart.max-delay'");
         }

@@ -226,6 +226,7 @@ impl fmt::Display for Human {
             0..1_000 => write!(f, "{ms}ms"),
             1_000..120_000 if ms % 1_000 < 100 => write!(f, "{}s", ms / 1_000),
             1_000..120_000 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
+            120_000..600_000 if !ms.is_multiple_of(60_000) => write!(f, "{}s", ms / 1_000),
             _ => write!(f, "{}min", ms / 60_000),
         }
     }

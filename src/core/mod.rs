@@ -170,7 +170,15 @@ impl Supervisor {
 
     /// Notes what happened and queues whatever now has to be done about it. Drain [`Self::poll_action`] after.
     pub fn handle(&mut self, event: Event, now: Time) {
-        self.note(event, now);
+        self.handle_all([event], now);
+    }
+
+    /// As [`Self::handle`], for several things that are known to have happened before anything is decided: a heartbeat
+    /// that came in time counts though its deadline has passed by now.
+    pub fn handle_all(&mut self, events: impl IntoIterator<Item = Event>, now: Time) {
+        for event in events {
+            self.note(event, now);
+        }
         self.reconcile(now);
         debug_assert_eq!(self.broken_invariant(now), None);
     }
@@ -385,6 +393,10 @@ impl Supervisor {
         };
         worker.state = State::Stopping { kill: None };
         let (slot, generation) = (worker.slot, worker.generation);
+        if let Some(record) = self.records.get_mut(&slot) {
+            // More cannot be done; a process that the kernel does not let go must not hold up the rollout.
+            record.detach(id);
+        }
         self.actions.push_back(Action::Kill(id));
         self.report(Report::Killed { worker: id, slot, generation });
     }

@@ -162,6 +162,7 @@ impl Supervisor {
             record.backoff.clear();
         }
         let delay = record.backoff.fail(blame, policy, self.chance.next(), now);
+        record.kept &= !record.is_empty();
         let back_to = self.rollout.as_ref().and_then(|r| r.undone_by(generation));
         if record.is_empty()
             && let Some(rollout) = self.rollout.as_ref().filter(|r| r.failure.is_some())
@@ -173,6 +174,8 @@ impl Supervisor {
             Next::RollBack(to)
         } else if record.incumbent.is_some() && record.backoff.is_programs_fault(policy) {
             record.kept = true;
+            // It is another generation that failed; the one that stays begins with a clean sheet.
+            record.backoff.clear();
             Next::KeepIncumbent
         } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
             record.failed = Some(cause.clone());

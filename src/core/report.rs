@@ -89,9 +89,9 @@ impl Supervisor {
             }
             Some(_) => format!(": slot {slot} is ready and settles for {}", Human(policy.settle)),
             None if self.worker(record.leaving).is_some_and(Worker::is_stopping) => {
-                format!(": the incumbent of slot {slot} stops")
+                format!(": the worker that leaves slot {slot} stops")
             }
-            None => format!(": the incumbent of slot {slot} drains"),
+            None => format!(": the worker that leaves slot {slot} drains"),
         })
     }
 }

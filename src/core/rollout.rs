@@ -202,7 +202,8 @@ impl Supervisor {
         let rolls_forward = self.is_rolling_forward();
         let stable = |r: &Record| {
             // What the old generation cannot fill does not hold up the verdict; it goes on being tried.
-            let hopeless = !rolls_forward && r.is_empty() && r.backoff.is_persistent(policy);
+            let unserved = !self.worker(r.incumbent).is_some_and(Worker::is_ready);
+            let hopeless = !rolls_forward && unserved && r.backoff.is_persistent(policy);
             let settled = self.worker(r.incumbent).is_some_and(Worker::is_settled);
             settled || hopeless || r.kept || r.failed.is_some()
         };

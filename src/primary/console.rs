@@ -7,9 +7,10 @@
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{MsgFlags, send};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -17,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 #[derive(Debug)]
 pub(super) struct Console {
     out: Out,
+    is_terminal: bool,
     /// The rest of a line that went out in part.
     rest: Vec<u8>,
 }
@@ -44,10 +46,18 @@ impl Console {
         let out = match (kind, own) {
             (libc::S_IFSOCK, Ok(fd)) => Out::Socket(fd),
             (libc::S_IFREG, Ok(fd)) => Out::File(fd.into()),
-            (_, Ok(fd)) => open_anew(&fd).map_or_else(|_| Out::Polled(fd.into()), Out::File),
+            (_, Ok(fd)) => {
+                let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                // A terminal of another user, as under su(1), can still be opened as our own controlling one.
+                let anew = open_anew(&path).or_else(|e| match fd.is_terminal() {
+                    true => open_anew("/dev/tty"),
+                    false => Err(e),
+                });
+                anew.map_or_else(|_| Out::Polled(fd.into()), Out::File)
+            }
             (_, Err(_)) => Out::Nothing,
         };
-        Self { out, rest: Vec::new() }
+        Self { out, is_terminal: fd.is_terminal(), rest: Vec::new() }
     }
 
     /// Writes a line, or nothing of it; the rest of one that went out in part is kept and goes first.
@@ -82,6 +92,7 @@ impl Console {
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.out {
+            Out::File(file) if self.is_terminal => without_ttou(|| file.write(bytes)),
             Out::File(file) => file.write(bytes),
             Out::Polled(file) => {
                 let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
@@ -99,12 +110,21 @@ impl Console {
     }
 }
 
-fn open_anew(fd: &OwnedFd) -> io::Result<File> {
+/// Writes with SIGTTOU blocked: to a terminal with `tostop`, a background process may write then (`setpgid(2)` and
+/// `termios(3)`); else the signal, which means something else to the primary, would come again and again.
+fn without_ttou(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    let mut ttou = SigSet::empty();
+    ttou.add(Signal::SIGTTOU);
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ttou), Some(&mut before))?;
+    let written = write();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    written
+}
+
+fn open_anew(path: &str) -> io::Result<File> {
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(flags)
-        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    OpenOptions::new().write(true).custom_flags(flags).open(path)
 }
 
 #[cfg(test)]

@@ -86,6 +86,8 @@ enum News {
 /// News wait here when the loop is busy; a worker that says more waits too.
 const NEWS_WAITING: usize = 256;
 
+/// So many turns of the loop without news, and nothing more is to be heard.
+const QUIET_TURNS: u32 = 4;
 /// How long output that is still in the pipes is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often leftovers that are nobody's event are looked for.
@@ -215,17 +217,57 @@ impl Primary {
             }
             let due = self.core.poll_timeout();
             // In this order: whatever else goes on, systemd learns that we live.
-            tokio::select! {
+            let mut turn = tokio::select! {
                 biased;
-                () = tick(&mut watchdog) => self.manager.heartbeat(),
-                () = self.manager.writable() => self.manager.flush(),
-                asked = signals.next() => self.on_signal(asked),
-                Some(news) = news.recv() => self.on_news(news),
-                Some(_) = self.outputs.join_next() => {}
-                () = now_and_then(leftovers) => {}
-                () = clock::sleep_until(due) => self.handle(Event::Tick),
+                () = tick(&mut watchdog) => Turn::Heartbeat,
+                () = self.manager.writable() => Turn::Flush,
+                asked = signals.next() => Turn::Asked(asked),
+                Some(news) = news.recv() => Turn::News(news),
+                Some(_) = self.outputs.join_next() => Turn::Look,
+                () = now_and_then(leftovers) => Turn::Look,
+                () = clock::sleep_until(due) => Turn::Tick,
+            };
+            if due.is_some_and(|due| due <= clock::now()) {
+                turn = self.catch_up(turn, news).await;
+            }
+            match turn {
+                Turn::Heartbeat => self.manager.heartbeat(),
+                Turn::Flush => self.manager.flush(),
+                Turn::Asked(asked) => self.on_signal(asked),
+                Turn::News(news) => self.on_news(news),
+                Turn::Tick => self.handle(Event::Tick),
+                Turn::Look => {}
             }
         }
+    }
+
+    /// A deadline has passed: what was said in time is heard first, all of it, before anything is decided. The primary
+    /// itself may have stood still, and nobody is to be taken for hung because we were.
+    async fn catch_up(&mut self, turn: Turn, news: &mut mpsc::Receiver<News>) -> Turn {
+        let mut events = vec![];
+        let turn = if let Turn::News(News::Event(event)) = turn {
+            events.push(event);
+            Turn::Look
+        } else {
+            turn
+        };
+        let mut quiet = 0;
+        // A task that listens has its turn when the kernel was asked, and we have ours after it. A worker that never
+        // stops talking is not waited for.
+        while quiet < QUIET_TURNS && events.len() < NEWS_WAITING * 16 {
+            tokio::task::yield_now().await;
+            quiet += 1;
+            while let Ok(news) = news.try_recv() {
+                quiet = 0;
+                match news {
+                    News::Event(event) => events.push(event),
+                    News::Says { .. } | News::Garbage { .. } => self.on_news(news),
+                }
+            }
+        }
+        self.core.handle_all(events, clock::now());
+        self.settle();
+        turn
     }
 
     /// Everybody is gone: their last words, and the last message to systemd, still find their way.
@@ -330,6 +372,17 @@ async fn tick(timer: &mut Option<tokio::time::Interval>) {
         }
         None => std::future::pending().await,
     }
+}
+
+/// Why the loop has woken.
+#[derive(Debug)]
+enum Turn {
+    Heartbeat,
+    Flush,
+    Asked(Asked),
+    News(News),
+    Tick,
+    Look,
 }
 
 /// What a signal asks.

@@ -97,7 +97,8 @@ async fn pump(pipe: &Receiver, stream: &UnixStream) -> io::Result<()> {
         });
         match moved {
             Ok(0) => return Ok(()),
-            Ok(_) => {}
+            // Input without end must not keep the others from their turn.
+            Ok(_) => tokio::task::yield_now().await,
             // There was input, so it is the stream that is full; its readiness is cleared.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
@@ -149,6 +150,8 @@ pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String, console: Arc<Mute
                         line.push(*byte);
                     }
                 }
+                // Input without end must not keep the others from their turn.
+                tokio::task::yield_now().await;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,

@@ -6,8 +6,11 @@ use crate::config::values::LogMode;
 use crate::config::{Error, Settings, envfile, file};
 use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
+use nix::fcntl::OFlag;
 use std::ffi::OsString;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file, and the flags that win over it.
@@ -63,26 +66,25 @@ impl Source {
         Ok(launch)
     }
 
-    fn read(&self) -> Result<Read, Error> {
+    fn read(&self) -> Result<Written, Error> {
         let Some(path) = &self.config else {
-            return Ok(Read { name: None, text: String::new(), typed: Typed::default() });
+            return Ok(Written { name: None, text: String::new(), typed: Typed::default() });
         };
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
+        let text = read_regular(path).map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
         let typed = file::parse(&name, &text)?;
-        Ok(Read { name: Some(name), text, typed })
+        Ok(Written { name: Some(name), text, typed })
     }
 }
 
 /// A file that was read; without a name there is none.
-struct Read {
+struct Written {
     name: Option<String>,
     text: String,
     typed: Typed,
 }
 
-impl Read {
+impl Written {
     /// Where a key stands, as `name:line`.
     fn place(&self, key: &str) -> Option<String> {
         self.name.as_ref().map(|name| file::place(name, &self.text, key))
@@ -111,7 +113,7 @@ fn check_log(mode: LogMode) -> Result<(), Error> {
 
 impl Source {
     /// Whether the file alone, with the command that the flags may name, is wrong in the same way.
-    fn is_files_fault(&self, file: &Read, error: &Error, cpus: u16) -> bool {
+    fn is_files_fault(&self, file: &Written, error: &Error, cpus: u16) -> bool {
         let command = Typed { command: self.flags.command.clone(), ..Typed::default() };
         Settings::new(command.or(file.typed.clone()), cpus).as_ref().err() == Some(error)
     }
@@ -126,7 +128,7 @@ impl Launch {
         let mut variables = Vec::new();
         for path in &self.settings.environment_files {
             let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
+            let text = read_regular(path)
                 .map_err(|e| Cannot::new(format!("cannot read environment file '{name}'"), &e))?;
             variables.extend(envfile::parse(&name, &text)?);
         }
@@ -172,6 +174,18 @@ impl Launch {
             .as_ref()
             .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
     }
+}
+
+/// Reads a file whole. A pipe, on which somebody could let us wait, is refused.
+fn read_regular(path: &Path) -> io::Result<String> {
+    let flags = OFlag::O_NONBLOCK.bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn resolve(settings: &Settings) -> Result<Option<PathBuf>, Error> {

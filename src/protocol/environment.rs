@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-/// Ten zeros in place of the pid, which only the child knows; it writes its own over them between fork and exec.
-pub const PID_PLACEHOLDER: &str = "0000000000";
+/// Stands for the pid, which only the child knows, and is as long as one can be; the child writes its own over it
+/// between clone and exec. Nobody means this as a value.
+pub const PID_PLACEHOLDER: &str = "<its pid!>";
 
 /// Variables of the primary's own service manager.
 const PREFIXES: [&str; 3] = ["LISTEN_", "NOTIFY_", "WATCHDOG_"];
@@ -123,7 +124,7 @@ mod tests {
                 "PATH=/bin",
                 "PORT=8081",
                 "LISTEN_FDS=2",
-                "LISTEN_PID=0000000000",
+                "LISTEN_PID=<its pid!>",
                 "LISTEN_FDNAMES=web:admin",
                 "NOTIFY_SOCKET=/run/dogwatch/myapp/worker-11",
                 "DOGWATCH_APP=myapp",
@@ -131,7 +132,7 @@ mod tests {
                 "DOGWATCH_GENERATION=3",
                 "DOGWATCH_WORKER=11",
                 "WATCHDOG_USEC=10000000",
-                "WATCHDOG_PID=0000000000",
+                "WATCHDOG_PID=<its pid!>",
                 "DOGWATCH_READY_FD=5",
             ]
         );

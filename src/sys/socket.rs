@@ -50,11 +50,13 @@ fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
 /// As socket(2), bind(2) and listen(2); `EADDRINUSE` when somebody listens there.
 pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
-    let stream = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
-    let fd = stream()?;
+    let stream = |flags| socket(AddressFamily::Unix, SockType::Stream, flags, None);
+    let fd = stream(SockFlag::SOCK_CLOEXEC)?;
+    // A live listener with a full queue answers EAGAIN instead of letting us wait.
+    let probe = stream(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
     let mut bound = bind(fd.as_raw_fd(), &address);
     if bound == Err(Errno::EADDRINUSE)
-        && connect(stream()?.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
+        && connect(probe.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
     {
         std::fs::remove_file(path)?;
         bound = bind(fd.as_raw_fd(), &address);
