@@ -71,7 +71,7 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
     Ok((soft, hard))
 }
 
-/// Whether an error of fork, pipe or socket says that the machine lacks something just now.
+/// Whether an error of clone, pipe or socket says that the machine lacks something just now.
 #[must_use]
 pub fn is_transient(error: &io::Error) -> bool {
     let lacks =

@@ -28,7 +28,7 @@ pub struct Program<'a> {
     pub arguments: &'a [String],
     /// `KEY=VALUE`.
     pub environment: Vec<String>,
-    /// In the environment, replaced by the child's pid, padded with spaces at no end: digits only.
+    /// A value in the environment that stands for the child's pid, in ten bytes: as long as a pid can be.
     pub pid_placeholder: &'a str,
     /// Where it runs.
     pub directory: Option<&'a Path>,
@@ -203,9 +203,9 @@ impl Prepared {
     fn clone_child(&mut self, report: RawFd) -> io::Result<Pid> {
         let mut stack = vec![0u8; STACK];
         let mut start = Start { prepared: self, report };
-        // SAFETY: one past the end of `stack`, rounded down to the alignment that every architecture is content with;
-        // stacks grow down on all that Linux's Rust targets have in common with dogwatch.
-        let top = unsafe { stack.as_mut_ptr().add(STACK & !15) };
+        // SAFETY: one past the end of `stack`, where a stack that grows down begins.
+        let top = unsafe { stack.as_mut_ptr().add(STACK) };
+        // Every ABI is content with 16 bytes of alignment.
         let top = top.wrapping_sub(top.addr() & 15);
         // SAFETY: CLONE_VFORK stops us until the child has let go of our memory, so `stack` and `start` outlive its use
         // of them, and nobody else touches them meanwhile. All signals are blocked, so none of our handlers runs in
