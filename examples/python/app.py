@@ -31,15 +31,14 @@ class Server(ThreadingHTTPServer):
         self.socket = socket.socket(fileno=3)  # the first socket that systemd, or dogwatch, passes
 
 
+# Waited for, not handled: a handler may run in the middle of starting a request's thread, and starting another one
+# there would wait for itself for ever. The signals are blocked before the first thread starts; all inherit that.
+stop_signals = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
 stopping = threading.Event()
 server = Server()
-
-
-def stop(*_):
-    stopping.set()
-    threading.Thread(target=server.shutdown).start()
-
-
-signal.signal(signal.SIGTERM, stop)
-server.serve_forever()
+threading.Thread(target=server.serve_forever).start()
+signal.sigwait(stop_signals)
+stopping.set()
+server.shutdown()
 server.server_close()
