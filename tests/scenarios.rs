@@ -13,7 +13,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use dogwatch::core::{
-    Action, Event, Evidence, How, Outcome, Policy, Scale, Supervisor, Time, Why, WorkerId,
+    Action, Event, Evidence, How, Outcome, Policy, Scale, Slot, Supervisor, Time, Why, WorkerId,
 };
 use std::fmt::Write as _;
 use std::path::Path;
@@ -68,6 +68,9 @@ fn play(script: &str) -> String {
                 slots,
                 line.strip_prefix("> ").unwrap_or_else(|| panic!("not a line: {line}")),
             );
+            if let Some(refusal) = sup.refusal(&event) {
+                let _ = writeln!(out, "  refused: {refusal}");
+            }
             sup.handle(event, now);
             drain(sup, &mut out);
         }
@@ -139,6 +142,7 @@ fn settings(line: &str, mut policy: Policy) -> Policy {
 fn event(slots: u16, text: &str) -> Event {
     let words: Vec<&str> = text.split(' ').collect();
     let worker = |n: usize| WorkerId(words[n].strip_prefix('w').unwrap().parse().unwrap());
+    let slot = |n: usize| Slot(words[n].parse().unwrap());
     match words[0] {
         "ready" => Event::Ready { worker: worker(1), evidence: Evidence::Notify },
         "exited" | "left" => Event::Exited {
@@ -170,6 +174,12 @@ fn event(slots: u16, text: &str) -> Event {
             by if words[1].starts_with(['+', '-']) => Scale::By(by),
             to => Scale::To(u16::try_from(to).unwrap()),
         }),
+        "restart" => Event::Restart(words.get(1).map(|_| slot(1))),
+        "stop-slot" => Event::StopSlot(slot(1)),
+        "start-slot" => Event::StartSlot(slot(1)),
+        "pause" => Event::Pause,
+        "resume" => Event::Resume,
+        "reset" => Event::Reset(words.get(1).map(|_| slot(1))),
         "stop" => Event::Stop,
         "hurry" => Event::Hurry,
         "tick" => Event::Tick,

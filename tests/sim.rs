@@ -312,6 +312,12 @@ impl World {
             | Report::Gone { .. }
             | Report::Killed { .. }
             | Report::Queued { .. }
+            | Report::Restarting { .. }
+            | Report::SlotStopped { .. }
+            | Report::SlotStarted { .. }
+            | Report::Paused
+            | Report::Resumed
+            | Report::Reset { .. }
             | Report::Stopping { .. } => {}
         }
     }
@@ -422,6 +428,12 @@ impl World {
             | Event::Heartbeat(_)
             | Event::Reload { .. }
             | Event::Scale(_)
+            | Event::Restart(_)
+            | Event::StopSlot(_)
+            | Event::StartSlot(_)
+            | Event::Pause
+            | Event::Resume
+            | Event::Reset(_)
             | Event::Stop
             | Event::Hurry
             | Event::Tick => {}
@@ -442,6 +454,30 @@ impl World {
         }
         self.send(Event::Reload { policy });
         generation
+    }
+
+    /// The operator asks something of a slot, or of all.
+    fn operate(&mut self) {
+        let slot = Slot(u16::try_from(self.dice.below(8)).unwrap());
+        let which = self.dice.one_in(2).then_some(slot);
+        let event = match self.dice.below(6) {
+            0 => Event::Restart(which),
+            1 => Event::StopSlot(slot),
+            2 => Event::StartSlot(slot),
+            3 => Event::Pause,
+            4 => Event::Resume,
+            _ => Event::Reset(which),
+        };
+        self.send(event);
+    }
+
+    /// Nothing that the operator has stopped stays so.
+    fn relent(&mut self) {
+        self.send(Event::Resume);
+        for slot in 0..self.slots {
+            self.send(Event::StartSlot(Slot(slot)));
+        }
+        self.run(Some(self.now + MS(200_000)));
     }
 
     /// Every slot is served, by this generation if one is named.
@@ -517,7 +553,8 @@ fn stormy(seed: u64) {
     for _ in 0..w.dice.below(12) {
         let until = w.now + MS(w.dice.below(20_000));
         w.run(Some(until));
-        match w.dice.below(4) {
+        match w.dice.below(8) {
+            2..=4 => w.operate(),
             0 => {
                 let slots = u16::try_from(w.dice.below(9)).unwrap();
                 w.send(Event::Scale(Scale::To(slots)));
@@ -539,6 +576,7 @@ fn stormy(seed: u64) {
         w.run(Some(w.now + MS(200_000)));
     }
     if w.exits == 0 && !w.failed() {
+        w.relent();
         w.reload(false);
         w.run(None);
         w.assert_served(None);

@@ -190,6 +190,30 @@ pub enum Report {
         /// The number now.
         to: u16,
     },
+    /// A slot, or every one, is stopped and started again.
+    Restarting {
+        /// Which; `None` for all.
+        slot: Option<Slot>,
+    },
+    /// The operator stopped a slot.
+    SlotStopped {
+        /// Which.
+        slot: Slot,
+    },
+    /// The operator started a stopped slot again.
+    SlotStarted {
+        /// Which.
+        slot: Slot,
+    },
+    /// Nobody serves until the operator says so.
+    Paused,
+    /// Everybody serves again.
+    Resumed,
+    /// The failures of a slot, or of every one, are forgotten.
+    Reset {
+        /// Which; `None` for all.
+        slot: Option<Slot>,
+    },
     /// All workers are being ended.
     Stopping {
         /// How that counts.

@@ -75,6 +75,11 @@ impl Backoff {
             && self.recent.front().is_some_and(|oldest| now.since(*oldest) <= policy.limit_within)
     }
 
+    /// The moment before which the slot does not start, if it was held back at all.
+    pub(super) fn until(&self) -> Option<Time> {
+        self.until
+    }
+
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

@@ -1,7 +1,7 @@
 //! Everything that can happen to the supervisor. Names are in the past or say what is asked.
 
 use super::policy::Policy;
-use super::worker::WorkerId;
+use super::worker::{Slot, WorkerId};
 use std::fmt;
 use std::time::Duration;
 
@@ -55,6 +55,18 @@ pub enum Event {
     },
     /// Change the number of slots.
     Scale(Scale),
+    /// Stop, then start: one slot, or all of them. Unlike a reload, nobody serves the slot in between.
+    Restart(Option<Slot>),
+    /// Serve this slot no more, until it is started again.
+    StopSlot(Slot),
+    /// Serve this slot again.
+    StartSlot(Slot),
+    /// End all workers and keep the sockets: connections wait.
+    Pause,
+    /// Serve again.
+    Resume,
+    /// Forget the failures of one slot, or of all: what was given up starts again.
+    Reset(Option<Slot>),
     /// End all workers, then the primary.
     Stop,
     /// End what is left now: the operator asked a second time.

@@ -60,7 +60,9 @@ impl Supervisor {
     /// Every wait has a wake-up.
     fn wakeups(&self, now: Time) -> Option<String> {
         if self.goal.stopping.is_none() {
-            let waits = |r: &&super::Record| r.is_empty() && r.failed.is_none();
+            let waits = |r: &&super::Record| {
+                r.is_empty() && r.failed.is_none() && !r.rests() && !self.goal.paused
+            };
             let woken = |r: &super::Record| match r.backoff.waits_until(now) {
                 Some(until) => self.poll_timeout().is_some_and(|timeout| timeout <= until),
                 None => false,

@@ -32,17 +32,21 @@ mod backoff;
 mod event;
 mod invariant;
 mod note;
+mod operator;
 mod policy;
 mod report;
 mod rollout;
 mod time;
+mod view;
 mod words;
 mod worker;
 
 pub use action::{Action, Cause, Human, Next, Outcome, Report, Why};
 pub use event::{Event, Evidence, How, Scale};
+pub use operator::Refusal;
 pub use policy::Policy;
 pub use time::Time;
+pub use view::{Role, RolloutView, SlotView, Standing, View, WorkerView};
 pub use worker::{Generation, Slot, State, WorkerId};
 
 use backoff::{Backoff, Blame, Chance};
@@ -61,6 +65,8 @@ struct Goal {
     generation: Generation,
     /// Set once everything is to end, with how that counts.
     stopping: Option<Outcome>,
+    /// Nobody is to serve until the operator says so.
+    paused: bool,
 }
 
 /// Who is where in one slot, and how it has fared.
@@ -79,6 +85,12 @@ struct Record {
     failed: Option<Cause>,
     /// In a rollback: the old generation would not start again, so the incumbent stays.
     kept: bool,
+    /// The operator wants nobody here.
+    stopped: bool,
+    /// The next worker starts when the one that leaves is gone.
+    restarting: bool,
+    /// Workers that were started here, beside those that rollouts brought.
+    starts: u32,
 }
 
 impl Record {
@@ -91,11 +103,19 @@ impl Record {
             backoff: Backoff::default(),
             failed: None,
             kept: false,
+            stopped: false,
+            restarting: false,
+            starts: 0,
         }
     }
 
     fn is_empty(&self) -> bool {
         self.incumbent.is_none() && self.newcomer.is_none()
+    }
+
+    /// Nobody is to be started here just now, for the operator wants it so.
+    fn rests(&self) -> bool {
+        self.stopped || self.restarting && self.leaving.is_some()
     }
 
     /// Forgets `worker` in all its roles.
@@ -104,6 +124,14 @@ impl Record {
             if *role == Some(worker) {
                 *role = None;
             }
+        }
+    }
+
+    /// The goal is another generation now. A slot that nobody serves has nothing to be relieved of.
+    fn turn_to(&mut self, generation: Generation) {
+        self.forgive();
+        if self.stopped {
+            self.generation = generation;
         }
     }
 
@@ -150,7 +178,7 @@ impl Supervisor {
         let first = Generation(1);
         let slots = policy.slots.clamp(1, MAX_SLOTS);
         let mut this = Self {
-            goal: Goal { slots, generation: first, stopping: None },
+            goal: Goal { slots, generation: first, stopping: None, paused: false },
             records: BTreeMap::new(),
             roster: BTreeMap::new(),
             policies: BTreeMap::from([(first, policy)]),
@@ -272,11 +300,14 @@ impl Supervisor {
         for slot in (0..self.goal.slots).map(Slot) {
             let generation = self.generation_to_fill(slot);
             let record = self.records.entry(slot).or_insert_with(|| Record::new(generation));
-            if record.is_empty() && record.failed.is_none() && self.may_start(slot, now) {
+            let wanted = record.is_empty() && record.failed.is_none() && !record.rests();
+            if wanted && !self.goal.paused && self.may_start(slot, now) {
                 let id = self.spawn(slot, generation, now);
                 if let Some(record) = self.records.get_mut(&slot) {
                     record.generation = generation;
                     record.incumbent = Some(id);
+                    record.restarting = false;
+                    record.starts = record.starts.saturating_add(1);
                 }
             }
         }
@@ -301,6 +332,12 @@ impl Supervisor {
                 self.dismiss(id, Why::Leave, now);
             }
         }
+        // Scaled to slots that are stopped: somebody has to serve.
+        if self.records.values().all(|record| record.stopped)
+            && let Some(record) = self.records.values_mut().next()
+        {
+            record.stopped = false;
+        }
     }
 
     /// Draws the conclusions that concern the whole: started, rolled out, given up.
@@ -316,7 +353,8 @@ impl Supervisor {
         // A reload that waits is their next chance.
         let is_over = |r: &Record| r.failed.is_some() && r.is_empty();
         let nobody_asks = self.rollout.is_none() && self.queued.is_none();
-        if nobody_asks && self.records.values().all(is_over) {
+        let wanted = || self.records.values().filter(|r| !r.stopped);
+        if nobody_asks && !self.goal.paused && wanted().all(is_over) {
             self.stop(Outcome::Failed);
         }
         Settled::Yes
@@ -329,7 +367,7 @@ impl Supervisor {
             let serves = self.worker(r.incumbent).is_some_and(Worker::is_ready);
             serves || r.failed.is_none() && !r.backoff.is_persistent(policy)
         };
-        let wanted = self.records.values().filter(promising).count();
+        let wanted = self.records.values().filter(|r| !r.stopped).filter(promising).count();
         let ready = self.ready();
         ready > 0 && ready >= wanted.min(usize::from(policy.ready_min.unwrap_or(u16::MAX)))
     }
@@ -351,7 +389,7 @@ impl Supervisor {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         let state = State::Starting { until: now + self.policies[&generation].ready_timeout };
-        self.roster.insert(worker, Worker { slot, generation, started: now, state });
+        self.roster.insert(worker, Worker { slot, generation, started: now, state, ready: None });
         self.actions.push_back(Action::Spawn { worker, slot, generation });
         worker
     }

@@ -3,10 +3,10 @@
 
 use super::action::{Action, Cause, Next, Report, Why};
 use super::backoff::Blame;
-use super::event::{Event, Evidence, How, Scale};
+use super::event::{Event, Evidence, How};
 use super::time::Time;
 use super::worker::{State, Worker, WorkerId};
-use super::{MAX_SLOTS, Outcome, Supervisor};
+use super::{Outcome, Supervisor};
 use std::time::Duration;
 
 impl Supervisor {
@@ -26,9 +26,16 @@ impl Supervisor {
             Event::Leaving(worker) => self.on_leaving(worker, now),
             Event::Heartbeat(worker) => self.on_heartbeat(worker, now),
             Event::MoreTime { worker, time } => self.on_more_time(worker, now + time),
-            Event::Reload { .. } | Event::Scale(_) if self.goal.stopping.is_some() => {}
+            // What cannot be done now is told by `refusal`, before anybody asks for it.
+            ref asked if self.refusal(asked).is_some() => {}
             Event::Reload { policy } => self.request_rollout(policy),
             Event::Scale(scale) => self.on_scale(scale),
+            Event::Restart(slot) => self.on_restart(slot, now),
+            Event::StopSlot(slot) => self.on_stop_slot(slot, now),
+            Event::StartSlot(slot) => self.on_start_slot(slot),
+            Event::Pause => self.on_pause(now),
+            Event::Resume => self.on_resume(),
+            Event::Reset(slot) => self.on_reset(slot),
             Event::Stop => self.stop(Outcome::Stopped),
             Event::Hurry => self.hurry(),
             Event::Tick => {}
@@ -45,6 +52,7 @@ impl Supervisor {
             settles: Some(now + policy.settle),
             heartbeat: policy.heartbeat.map(|interval| now + interval),
         };
+        worker.ready = Some((now, evidence));
         let (slot, generation, took) = (worker.slot, worker.generation, now.since(worker.started));
         self.actions.push_back(Action::Admit(id));
         self.report(Report::Ready { worker: id, slot, generation, evidence, took });
@@ -116,23 +124,6 @@ impl Supervisor {
             | State::Stopping { kill: Some(until) } => *until = later.max(*until),
             State::Ready { .. } | State::Stopping { kill: None } => {}
         }
-    }
-
-    fn on_scale(&mut self, scale: Scale) {
-        let from = self.goal.slots;
-        let to = match scale {
-            Scale::To(slots) => slots,
-            Scale::By(more) => {
-                let sum = i32::from(from).saturating_add(more);
-                u16::try_from(sum.max(0)).unwrap_or(u16::MAX)
-            }
-        };
-        // The last one stays: nobody's watch is ever unmanned.
-        let to = to.clamp(1, MAX_SLOTS);
-        if let Some(rollout) = &mut self.rollout {
-            rollout.forget_slots();
-        }
-        self.set_slots(to);
     }
 
     fn hurry(&mut self) {

@@ -16,6 +16,11 @@ impl Supervisor {
     pub fn status(&self) -> String {
         let mut text = if self.goal.stopping.is_some() {
             return format!("stopping: {} left", workers(self.roster.len()));
+        } else if self.goal.paused {
+            match self.roster.len() {
+                0 => "paused: connections wait".to_owned(),
+                left => format!("paused: connections wait; {} left", workers(left)),
+            }
         } else if let Some(step) = self.rollout_status() {
             step
         } else {
@@ -38,7 +43,9 @@ impl Supervisor {
     /// What is not as it should be in one slot.
     fn trouble(&self, slot: Slot, record: &Record) -> Option<String> {
         let failures = record.backoff.failures();
-        if let Some(cause) = &record.failed {
+        if record.stopped {
+            Some(format!("slot {slot} is stopped"))
+        } else if let Some(cause) = &record.failed {
             Some(format!("slot {slot} is given up: its worker {cause}"))
         } else if record.is_empty() && failures > 0 {
             Some(format!("slot {slot} waits after {}", plural(failures, "failure")))
@@ -50,7 +57,8 @@ impl Supervisor {
     }
 
     fn steady_status(&self) -> String {
-        let (ready, slots) = (self.ready(), usize::from(self.goal.slots));
+        let stopped = self.records.values().filter(|record| record.stopped).count();
+        let (ready, slots) = (self.ready(), usize::from(self.goal.slots) - stopped);
         let generation = self.goal.generation;
         if !self.started {
             format!("starting: {ready} of {slots} slots ready")

@@ -60,7 +60,7 @@ impl Supervisor {
 
     pub(super) fn may_begin(&self) -> bool {
         let troubled = self.records.values().any(|r| r.backoff.failures() > 0);
-        self.rollout.is_none() && (self.started || troubled)
+        self.rollout.is_none() && !self.goal.paused && (self.started || troubled)
     }
 
     /// Begins the rollout that waits, unless another is under way or the first start is still going well.
@@ -84,7 +84,7 @@ impl Supervisor {
             began: now,
             failure: None,
         });
-        self.records.values_mut().for_each(Record::forgive);
+        self.records.values_mut().for_each(|record| record.turn_to(generation));
         self.report(Report::Reloading { generation });
         true
     }
@@ -95,11 +95,12 @@ impl Supervisor {
             return;
         };
         rollout.failure = Some((slot, cause));
-        self.goal.generation = rollout.from;
+        let from = rollout.from;
+        self.goal.generation = from;
         if let Some(slots) = rollout.slots_before.take() {
             self.set_slots(slots);
         }
-        self.records.values_mut().for_each(Record::forgive);
+        self.records.values_mut().for_each(|record| record.turn_to(from));
     }
 
     /// Takes the next step, if the last one is done.
@@ -151,7 +152,7 @@ impl Supervisor {
             // A start that goes well is waited for: it will be ready or fail, and either brings us back here.
             let in_the_way = starting && r.backoff.failures() == 0;
             let idle = r.newcomer.is_none() && r.leaving.is_none();
-            r.generation != self.goal.generation && idle && !in_the_way && !r.kept
+            r.generation != self.goal.generation && idle && !in_the_way && !r.kept && !r.stopped
         };
         let mut slots: Vec<Slot> =
             self.records.iter().filter(|(_, r)| due(r)).map(|(slot, _)| *slot).collect();
@@ -205,7 +206,7 @@ impl Supervisor {
             let unserved = !self.worker(r.incumbent).is_some_and(Worker::is_ready);
             let hopeless = !rolls_forward && unserved && r.backoff.is_persistent(policy);
             let settled = self.worker(r.incumbent).is_some_and(Worker::is_settled);
-            settled || hopeless || r.kept || r.failed.is_some()
+            settled || hopeless || r.kept || r.failed.is_some() || r.stopped
         };
         if self.rollout.is_none() || !self.is_walked() || !self.records.values().all(stable) {
             return Settled::Yes;

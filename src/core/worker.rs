@@ -7,6 +7,7 @@
 //!                              leaving by itself, hung, leftovers ────┘
 //! ```
 
+use super::event::Evidence;
 use super::time::Time;
 use std::fmt;
 
@@ -78,6 +79,8 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) started: Time,
     pub(super) state: State,
+    /// When it was ready, and what showed that.
+    pub(super) ready: Option<(Time, Evidence)>,
 }
 
 impl Worker {

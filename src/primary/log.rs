@@ -4,7 +4,7 @@
 //! with the next one that goes through. The journald crate and libsystemd's `journal_send` block instead.
 
 use super::console::Console;
-use crate::core::{Next, Report};
+use crate::core::{Next, Report, Slot};
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::cell::{Cell, RefCell};
@@ -46,6 +46,12 @@ const RELOADED: &str = "7a50afeba35248cd8392b956b5ab0aef";
 const ROLLED_BACK: &str = "a4dc9feb2609463e9e30c15ddc368026";
 const SCALED: &str = "7e06bcc1cc3d43b692191f028dde073e";
 const STOPPING: &str = "74b3d2de1047417d92df1e9d569678ce";
+const RESTARTING: &str = "db9d259c92094141bde5b47275cc6c9f";
+const SLOT_STOPPED: &str = "505d264b70744985a85e27bde3e44a51";
+const SLOT_STARTED: &str = "e9ea7c7f69904c2c8a43acd58a19db8d";
+const PAUSED: &str = "c953d93e26f14844bd2a088bfc7e9383";
+const RESUMED: &str = "b2fec2f175544233a403662ad04cb1fc";
+const RESET: &str = "8208094b8b1d4cd1ba56e0993228e02c";
 pub(super) const REFUSED: &str = "f1b4048128194701b0239f2f7434ceb8";
 
 impl Log {
@@ -152,6 +158,9 @@ fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)
     };
     let generation =
         |generation: &dyn ToString| vec![("DOGWATCH_GENERATION", generation.to_string())];
+    let maybe = |slot: &Option<Slot>| {
+        slot.iter().map(|slot| ("DOGWATCH_SLOT", slot.to_string())).collect::<Vec<_>>()
+    };
     match report {
         Report::Started { .. } => (Level::Notice, STARTED, vec![]),
         Report::Ready { worker: w, slot, generation, .. } => {
@@ -174,6 +183,12 @@ fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)
         Report::Reloaded { generation: g, .. } => (Level::Notice, RELOADED, generation(g)),
         Report::RolledBack { generation: g, .. } => (Level::Error, ROLLED_BACK, generation(g)),
         Report::Scaled { .. } => (Level::Notice, SCALED, vec![]),
+        Report::Restarting { slot } => (Level::Notice, RESTARTING, maybe(slot)),
+        Report::SlotStopped { slot } => (Level::Notice, SLOT_STOPPED, maybe(&Some(*slot))),
+        Report::SlotStarted { slot } => (Level::Notice, SLOT_STARTED, maybe(&Some(*slot))),
+        Report::Paused => (Level::Notice, PAUSED, vec![]),
+        Report::Resumed => (Level::Notice, RESUMED, vec![]),
+        Report::Reset { slot } => (Level::Notice, RESET, maybe(slot)),
         Report::Stopping { .. } => (Level::Notice, STOPPING, vec![]),
     }
 }

@@ -80,7 +80,13 @@ impl Manager {
             | Report::Gone { .. }
             | Report::Killed { .. }
             | Report::Queued { .. }
-            | Report::Scaled { .. } => {}
+            | Report::Scaled { .. }
+            | Report::Restarting { .. }
+            | Report::SlotStopped { .. }
+            | Report::SlotStarted { .. }
+            | Report::Paused
+            | Report::Resumed
+            | Report::Reset { .. } => {}
         }
     }
 
