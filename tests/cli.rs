@@ -37,7 +37,7 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
             &[],
             "dogwatch: app.toml:1: unknown key 'instances', expected one of 'command', 'workers', 'listen', \
              'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'ready', 'stop', \
-             'restart', 'watchdog', 'reload', 'log'\nhint: it is called 'workers' here\n",
+             'restart', 'watchdog', 'reload', 'log', 'control'\nhint: it is called 'workers' here\n",
         ),
         (
             "command = [\"/bin/true\"]\n\n[stop]\ndrain = 30\n",

@@ -1,8 +1,8 @@
 //! `dogwatch run` and `dogwatch demo`: flags to settings, the name of the app, and how it ended.
 
-use crate::config::typed::{Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
+use crate::config::typed::{Control, Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
 use crate::config::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, ReadyWhen, StartLimit, StopSignal, Time,
+    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time,
     Variable, Workers,
 };
 use crate::core::Outcome;
@@ -88,6 +88,9 @@ pub struct RunArguments {
     /// Where the workers' output goes: auto, stream, direct, prefix or inherit [default: auto]
     #[arg(long, value_name = "MODE")]
     log: Option<LogMode>,
+    /// Who may look at the app, beside root and its own user: a user, '@group' or '*' (can be repeated)
+    #[arg(long, value_name = "WHO")]
+    control_readers: Vec<Reader>,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -125,6 +128,9 @@ impl RunArguments {
             watchdog: Watchdog { interval: self.watchdog },
             reload: Reload { surge: self.surge, on_failure: self.on_failure },
             log: Log { mode: self.log },
+            control: Control {
+                readers: (!self.control_readers.is_empty()).then_some(self.control_readers),
+            },
         }
     }
 
@@ -135,20 +141,10 @@ impl RunArguments {
         self.name
             .clone()
             .or_else(|| self.config.as_ref().and_then(stem))
-            .or_else(unit)
+            .or_else(|| primary::unit()?.strip_suffix(".service").map(str::to_owned))
             .or_else(|| self.command.first().and_then(|program| stem(&PathBuf::from(program))))
             .unwrap_or_else(|| "app".to_owned())
     }
-}
-
-/// The name of the systemd unit that we run in, without `.service`: the last part of our cgroup (`cgroups(7)`) that
-/// is one. Only asked when systemd started us.
-fn unit() -> Option<String> {
-    std::env::var_os("INVOCATION_ID").filter(|_| libsystemd::daemon::booted())?;
-    let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let units = path.rsplit('/').filter_map(|part| part.strip_suffix(".service"));
-    units.map(str::to_owned).find(|name| !name.starts_with("user@"))
 }
 
 /// Runs an app.

@@ -143,7 +143,7 @@ mod tests {
             error("command = [\"x\"]\n\ninstances = 4"),
             "myapp.toml:3: unknown key 'instances', expected one of 'command', 'workers', 'listen', \
              'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'ready', 'stop', \
-             'restart', 'watchdog', 'reload', 'log'\nhint: it is called 'workers' here"
+             'restart', 'watchdog', 'reload', 'log', 'control'\nhint: it is called 'workers' here"
         );
         assert_eq!(
             error("[reload]\nsurg = 2"),

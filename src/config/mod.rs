@@ -2,16 +2,18 @@
 //!
 //! Pure: the shell reads files and asks the machine, and hands over text and numbers.
 
+mod describe;
 pub mod envfile;
 pub mod file;
 pub mod typed;
 pub mod values;
 
 use crate::core::Policy;
+pub use describe::Difference;
 use std::path::PathBuf;
 use std::time::Duration;
 use typed::Typed;
-use values::{Address, LogMode, ReadyWhen, StopSignal, Workers};
+use values::{Address, LogMode, Reader, ReadyWhen, StopSignal, Workers};
 
 /// Why settings are refused: what and where, and at most one remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,8 @@ pub struct Settings {
     pub stop_signal: StopSignal,
     /// Where the workers' output goes.
     pub log: LogMode,
+    /// Who may look at the app over its control socket, beside root and the primary's own user.
+    pub readers: Vec<Reader>,
     /// What the supervisor decides by.
     pub policy: Policy,
 }
@@ -92,6 +96,7 @@ impl Settings {
             ready_fd: typed.ready.fd,
             stop_signal: typed.stop.signal.unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
             log: typed.log.mode.unwrap_or(LogMode::Auto),
+            readers: typed.control.readers.unwrap_or_default(),
             policy,
         };
         settings.check().map(|()| settings)

@@ -1,7 +1,7 @@
 //! Settings as somebody typed them, in a file or as flags: every key may be missing.
 
 use super::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, ReadyWhen, StartLimit, StopSignal, Time, Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time, Workers,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -66,6 +66,8 @@ typed! {
         reload: Reload,
         /// `[log]`
         log: Log,
+        /// `[control]`
+        control: Control,
     ]
 
     /// `[ready]`
@@ -120,5 +122,11 @@ typed! {
     Log {
         /// Where the workers' output goes.
         mode: LogMode,
+    } []
+
+    /// `[control]`
+    Control {
+        /// Who may look, beside root and the primary's own user.
+        readers: Vec<Reader>,
     } []
 }

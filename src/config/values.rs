@@ -47,11 +47,19 @@ deserialize_from_str! {
     Handoff, "fd";
     Balance, "shared";
     OnFailure, "rollback";
+    Reader, "@adm";
 }
 
 /// A duration as people write it: `500ms`, `30s`, `2min`, `1h 30min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The two words of several units would not be one word: "1m 30s" is written "1m30s", which reads back.
+        f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
+    }
+}
 
 impl FromStr for Time {
     type Err = Invalid;
@@ -259,10 +267,22 @@ impl FromStr for ReadyWhen {
     }
 }
 
+impl fmt::Display for ReadyWhen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Notify => f.write_str("notify"),
+            Self::Fd => f.write_str("fd"),
+            Self::Accepting => f.write_str("accepting"),
+            Self::Alive(time) => write!(f, "alive:{}", Time(*time)),
+        }
+    }
+}
+
 /// Where a worker's output goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogMode {
-    /// `stream` under systemd, `prefix` on a terminal, else `inherit`.
+    /// `stream` under systemd, `prefix` on a terminal, else line by line to where the primary's own output goes.
     Auto,
     /// Through the primary to one journal stream per worker.
     Stream,
@@ -288,6 +308,18 @@ impl FromStr for LogMode {
                 "'{text}' is no log mode, expected 'auto', 'stream', 'direct', 'prefix' or 'inherit'"
             )),
         }
+    }
+}
+
+impl fmt::Display for LogMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+            Self::Direct => "direct",
+            Self::Prefix => "prefix",
+            Self::Inherit => "inherit",
+        })
     }
 }
 
@@ -341,6 +373,42 @@ impl FromStr for OnFailure {
         match text {
             "rollback" => Ok(Self::Rollback),
             _ => invalid(format!("'{text}' is no way out, expected 'rollback'")),
+        }
+    }
+}
+
+/// Who may look at the app over its control socket: a user, `@group`, or `*` for everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever can reach the socket.
+    Everybody,
+    /// This user, by name or number.
+    User(String),
+    /// The members of this group, by name or number.
+    Group(String),
+}
+
+impl FromStr for Reader {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_prefix('@') {
+            _ if text == "*" => Ok(Self::Everybody),
+            Some(group) if !group.is_empty() => Ok(Self::Group(group.to_owned())),
+            None if !text.is_empty() => Ok(Self::User(text.to_owned())),
+            _ => invalid(format!(
+                "'{text}' names nobody, expected a user, a group like '@adm', or '*' for everybody"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("*"),
+            Self::User(name) => f.write_str(name),
+            Self::Group(name) => write!(f, "@{name}"),
         }
     }
 }

@@ -61,8 +61,13 @@ impl Listeners {
 
     /// Returns names and addresses for people.
     pub(super) fn describe(&self) -> String {
-        let one = |l: &Listener| format!("'{}' {}", l.name, socket::local_address(&l.fd));
-        self.all.iter().map(one).collect::<Vec<_>>().join(", ")
+        let one = |(name, address)| format!("'{name}' {address}");
+        self.addresses().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns the names, each with its address as people write it.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
+        self.all.iter().map(|l| (l.name.as_str(), socket::local_address(&l.fd)))
     }
 
     /// Removes the files of the unix sockets that we made.

@@ -5,6 +5,7 @@
 
 mod clock;
 mod console;
+mod control;
 mod listeners;
 mod log;
 mod notify;
@@ -14,12 +15,16 @@ mod ready;
 mod runtime_dir;
 mod source;
 mod systemd;
+mod tail;
 mod worker;
 
 pub use source::Source;
+pub use systemd::unit;
 
-use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, WorkerId};
+use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
+use crate::protocol::control::{Error as Answered, Failure};
 use console::Console;
+use control::{Control, Events, Question};
 use listeners::Listeners;
 use log::{Level, Log};
 use source::Launch;
@@ -29,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use systemd::Manager;
+use tail::{Recent, Tail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,6 +47,8 @@ pub type Refusal = crate::config::Error;
 #[derive(Debug)]
 struct App {
     name: String,
+    /// The systemd unit that it runs in.
+    unit: Option<String>,
     /// Where its sockets are.
     folder: PathBuf,
     /// The limit of open files that workers get back, soft and hard.
@@ -52,6 +60,9 @@ struct App {
     colour: bool,
     /// Where lines with a slot's name go.
     stdout: Arc<Mutex<Console>>,
+    stderr: Arc<Mutex<Console>>,
+    /// The last lines of all workers, where no journal keeps them.
+    recent: Recent,
 }
 
 impl App {
@@ -111,6 +122,35 @@ struct Primary {
     /// The generation for which it was said what to do about a worker that is never ready.
     hinted: Option<Generation>,
     outcome: Option<Outcome>,
+    began: Time,
+    /// The control socket, if this primary has it.
+    control: Option<Control>,
+    events: Events,
+    last_failure: Option<LastFailure>,
+    /// How the last worker ended that left a slot.
+    exits: BTreeMap<Slot, LastExit>,
+}
+
+/// A worker that failed, with the end of its output if it was a process.
+#[derive(Debug)]
+struct LastFailure {
+    failure: Failure,
+    tail: Option<Tail>,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+struct LastExit {
+    worker: WorkerId,
+    generation: Generation,
+    reason: String,
+    at: Time,
+}
+
+/// What reaches the loop: from the tasks that listen to workers, and from the clients of the control socket.
+struct Inbox {
+    news: mpsc::Receiver<News>,
+    questions: mpsc::Receiver<Question>,
 }
 
 /// Runs an app until it is stopped, and returns how that ended.
@@ -124,8 +164,8 @@ pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     runtime.block_on(async {
         let mut signals =
             Signals::catch().map_err(|e| refusal(format!("cannot catch signals: {e}")))?;
-        let (primary, mut news) = Primary::start(name, source)?;
-        Ok(primary.run(&mut signals, &mut news).await)
+        let (primary, mut inbox) = Primary::start(name, source)?;
+        Ok(primary.run(&mut signals, &mut inbox).await)
     })
 }
 
@@ -134,7 +174,7 @@ fn refusal(message: String) -> Refusal {
 }
 
 impl Primary {
-    fn start(name: &str, source: Source) -> Result<(Self, mpsc::Receiver<News>), Refusal> {
+    fn start(name: &str, source: Source) -> Result<(Self, Inbox), Refusal> {
         let launch = source.load()?;
         let listeners = Listeners::obtain(&launch.settings.listen, launch.settings.blocking).map_err(|message| {
             let hint = message.starts_with("no listener").then(|| {
@@ -167,16 +207,20 @@ impl Primary {
         let on_terminal = io::stdout().is_terminal();
         let app = App {
             name: name.to_owned(),
+            unit: unit(),
             folder,
             open_files: open_files.ok(),
             in_journal,
             on_terminal,
             colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
             stdout: Arc::new(Mutex::new(Console::new(io::stdout()))),
+            stderr: Arc::new(Mutex::new(Console::new(io::stderr()))),
+            recent: Recent::default(),
         };
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
-        let (sender, receiver) = mpsc::channel(NEWS_WAITING);
+        let (control, questions) = open_control(&app, &log, &launch);
+        let (sender, news) = mpsc::channel(NEWS_WAITING);
         let settings = &launch.settings;
         let now = clock::now();
         let core = Supervisor::new(settings.policy.clone(), now.as_nanos(), now);
@@ -195,11 +239,16 @@ impl Primary {
             asked_to_stop: false,
             hinted: None,
             outcome: None,
+            began: now,
+            control,
+            events: Events::default(),
+            last_failure: None,
+            exits: BTreeMap::new(),
         };
-        Ok((primary, receiver))
+        Ok((primary, Inbox { news, questions }))
     }
 
-    async fn run(mut self, signals: &mut Signals, news: &mut mpsc::Receiver<News>) -> Outcome {
+    async fn run(mut self, signals: &mut Signals, inbox: &mut Inbox) -> Outcome {
         let mut watchdog = systemd::heartbeat_interval().map(|interval| {
             let mut timer = tokio::time::interval(interval);
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -222,13 +271,14 @@ impl Primary {
                 () = tick(&mut watchdog) => Turn::Heartbeat,
                 () = self.manager.writable() => Turn::Flush,
                 asked = signals.next() => Turn::Asked(asked),
-                Some(news) = news.recv() => Turn::News(news),
+                Some(news) = inbox.news.recv() => Turn::News(news),
                 Some(_) = self.outputs.join_next() => Turn::Look,
                 () = now_and_then(leftovers) => Turn::Look,
                 () = clock::sleep_until(due) => Turn::Tick,
+                Some(question) = inbox.questions.recv() => Turn::Answer(question),
             };
             if due.is_some_and(|due| due <= clock::now()) {
-                turn = self.catch_up(turn, news).await;
+                turn = self.catch_up(turn, &mut inbox.news).await;
             }
             match turn {
                 Turn::Heartbeat => self.manager.heartbeat(),
@@ -236,6 +286,7 @@ impl Primary {
                 Turn::Asked(asked) => self.on_signal(asked),
                 Turn::News(news) => self.on_news(news),
                 Turn::Tick => self.handle(Event::Tick),
+                Turn::Answer(question) => self.answer(question),
                 Turn::Look => {}
             }
         }
@@ -291,7 +342,7 @@ impl Primary {
             Asked::Reload if self.app.on_terminal && log::is_hung_up(&io::stdout()) => {
                 self.on_signal(Asked::Stop);
             }
-            Asked::Reload => self.reload(),
+            Asked::Reload => drop(self.reload()),
             Asked::More => self.handle(Event::Scale(Scale::By(1))),
             Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),
         }
@@ -301,6 +352,9 @@ impl Primary {
         match news {
             News::Event(event) => self.handle(event),
             News::Says { worker, text } => {
+                if let Some(process) = self.workers.get_mut(&worker) {
+                    process.says = Some(text.clone());
+                }
                 self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
             }
             News::Garbage { worker, garbage } => {
@@ -312,37 +366,80 @@ impl Primary {
         }
     }
 
-    /// Reads everything again and asks for a rollout; what is wrong is said and changes nothing.
-    fn reload(&mut self) {
+    /// Reads everything again.
+    fn load(&self) -> Result<Launch, Refusal> {
+        let launch = self.source.load()?;
+        check_ready_fd(&launch, &self.listeners)?;
+        Ok(launch)
+    }
+
+    /// Reads everything again and asks for a rollout; what is wrong is said and changes nothing. Returns the new
+    /// generation.
+    fn reload(&mut self) -> Result<Generation, Answered> {
         self.manager.reloading();
-        let loaded = self.source.load().and_then(|launch| {
-            check_ready_fd(&launch, &self.listeners)?;
-            Ok(launch)
-        });
-        let launch = match loaded {
+        let launch = match self.load() {
             Ok(launch) => launch,
             Err(error) => {
-                let text = format!("reload refused: {error}; everything goes on as it was");
-                self.log.entry(Level::Error, Some(log::REFUSED), &text, &[]);
-                if let Some(hint) = &error.hint {
-                    self.log.say(Level::Notice, &format!("hint: {hint}"));
-                }
-                self.manager.status(format!("reload refused: {error}"));
-                if !self.core.is_rolling() {
-                    self.manager.reloaded();
-                }
-                return;
+                self.refuse_reload(&error.to_string(), error.hint.as_deref());
+                let (reason, hint) = (error.message, error.hint);
+                return Err(Answered::InvalidConfiguration { reason, hint });
             }
         };
+        let event = Event::Reload { policy: launch.settings.policy.clone() };
+        if let Some(refusal) = self.core.refusal(&event) {
+            self.refuse_reload(&refusal.to_string(), None);
+            return Err(control::refused(refusal));
+        }
         let generation = self.core.next_generation();
         let before = self.launches.last_key_value().map(|(_, launch)| &launch.settings);
         if !self.listeners.adopted && before.is_some_and(|b| b.listen != launch.settings.listen) {
             let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
             self.log.say(Level::Warning, text);
         }
-        let policy = launch.settings.policy.clone();
+        if let Some(control) = &self.control {
+            control.admit(launch.readers.clone());
+        }
         self.launches.insert(generation, launch);
-        self.handle(Event::Reload { policy });
+        self.handle(event);
+        Ok(generation)
+    }
+
+    fn refuse_reload(&mut self, reason: &str, hint: Option<&str>) {
+        let text = format!("reload refused: {reason}; everything goes on as it was");
+        self.log.entry(Level::Error, Some(log::REFUSED), &text, &[]);
+        if let Some(hint) = hint {
+            self.log.say(Level::Notice, &format!("hint: {hint}"));
+        }
+        self.events.refused(&text);
+        self.manager.status(format!("reload refused: {reason}"));
+        if !self.core.is_rolling() {
+            self.manager.reloaded();
+        }
+    }
+}
+
+/// Opens the control socket. A primary that cannot have it serves all the same.
+fn open_control(
+    app: &App,
+    log: &Log,
+    launch: &Launch,
+) -> (Option<Control>, mpsc::Receiver<Question>) {
+    match Control::open(app, launch.readers.clone()) {
+        Ok((control, questions)) => (Some(control), questions),
+        Err(e) => {
+            let path = app.folder.join("control");
+            let taken = e.kind() == io::ErrorKind::AddrInUse;
+            let why = if taken { "another primary of this name has it".to_owned() } else { e.to_string() };
+            let text = format!(
+                "cannot open control socket '{}': {why}; serving without it",
+                path.display()
+            );
+            log.say(Level::Warning, &text);
+            if taken {
+                log.say(Level::Notice, "hint: give each app a name of its own with '--name'");
+            }
+            (None, mpsc::channel(1).1)
+        }
     }
 }
 
@@ -382,6 +479,7 @@ enum Turn {
     Asked(Asked),
     News(News),
     Tick,
+    Answer(Question),
     Look,
 }
 

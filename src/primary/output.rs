@@ -1,18 +1,19 @@
-//! A worker's output on its way: from a pipe to a journal stream of its own, or to the terminal with its name before
-//! each line. One task a worker, so that nobody waits for another; the pipe is the only buffer, so that a worker that
-//! writes faster than the journal takes is slowed, and the primary holds nothing of it.
+//! A worker's output on its way: from a pipe to a journal stream of its own, or line by line to where the primary's own
+//! output goes. One task a pipe, so that nobody waits for another; a worker that writes faster than the journal or the
+//! terminal takes is slowed, and the primary holds no more of it than one buffer and the last words.
 
 use super::console::Console;
+use super::tail::{Recent, Tail};
+use super::worker::Identity;
 use crate::protocol::journal::{STREAM_SOCKET, stream_header};
-use nix::fcntl::{OFlag, SpliceFFlags, splice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 
@@ -33,29 +34,51 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// Returns a journal stream to be a worker's own output.
-///
-/// # Errors
-/// As socket(2), connect(2) and write(2); `EAGAIN` when journald does not accept just now.
-pub(super) fn direct_stream(identifier: &str) -> io::Result<OwnedFd> {
-    let stream = crate::sys::socket::connect_unix(Path::new(STREAM_SOCKET))?;
-    // A new socket has room for a header.
-    nix::unistd::write(&stream, stream_header(identifier).as_bytes())?;
-    Ok(stream)
+/// A worker's stream to the journal.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// The slot's name.
+    pub(super) identifier: String,
+    pub(super) who: Identity,
+}
+
+impl Stream {
+    /// What is sent before anything else: the header, and a line that says whose stream this is. A slot has many
+    /// workers in its life; journald gives each stream an id (`_STREAM_ID=`), and this line ties it to the worker.
+    fn opening(&self) -> String {
+        let Identity { worker, slot, generation } = self.who;
+        format!(
+            "{}<7>dogwatch: worker {worker} (slot {slot}, generation {generation}) writes here\n",
+            stream_header(&self.identifier)
+        )
+    }
+
+    /// Returns a journal stream to be the worker's own output.
+    ///
+    /// # Errors
+    /// As socket(2), connect(2) and write(2); `EAGAIN` when journald does not accept just now.
+    pub(super) fn direct(&self) -> io::Result<OwnedFd> {
+        let stream = crate::sys::socket::connect_unix(Path::new(STREAM_SOCKET))?;
+        // A new socket has room for a header and a line.
+        nix::unistd::write(&stream, self.opening().as_bytes())?;
+        Ok(stream)
+    }
 }
 
 /// Moves output from the pipe to the journal until the last writer is gone.
-pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
+pub(super) async fn to_journal(pipe: OwnedFd, stream: Stream, tail: Tail) {
+    let _open = tail.opened();
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
         return;
     };
+    let mut unsent = Vec::new();
     let mut failures = 0;
     let mut lost = 0;
     loop {
-        match connect(&identifier, lost).await {
-            Ok(stream) => {
+        match connect(&stream, lost).await {
+            Ok(journal) => {
                 (failures, lost) = (0, 0);
-                if pump(&pipe, &stream).await.is_ok() {
+                if pump(&pipe, journal, &mut unsent, &tail).await.is_ok() {
                     return;
                 }
             }
@@ -63,7 +86,9 @@ pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
         }
         tokio::time::sleep(RECONNECT).await;
         if failures > PATIENCE {
-            match discard(&pipe) {
+            lost += unsent.len() as u64;
+            unsent.clear();
+            match discard(&pipe, &tail) {
                 Some(bytes) => lost += bytes,
                 None => return,
             }
@@ -71,85 +96,101 @@ pub(super) async fn to_journal(pipe: OwnedFd, identifier: String) {
     }
 }
 
-async fn connect(identifier: &str, lost: u64) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(STREAM_SOCKET).await?;
-    stream.write_all(stream_header(identifier).as_bytes()).await?;
+async fn connect(stream: &Stream, lost: u64) -> io::Result<UnixStream> {
+    let mut journal = UnixStream::connect(STREAM_SOCKET).await?;
+    journal.write_all(stream.opening().as_bytes()).await?;
     if lost > 0 {
         let text =
             format!("<4>dogwatch: {lost} bytes of output were lost while the journal was away\n");
-        stream.write_all(text.as_bytes()).await?;
+        journal.write_all(text.as_bytes()).await?;
     }
-    Ok(stream)
+    Ok(journal)
 }
 
-/// Moves bytes without touching them (`splice(2)`); returns at the end of the output, or when the stream breaks, with
-/// what was not moved still in the pipe.
-async fn pump(pipe: &Receiver, stream: &UnixStream) -> io::Result<()> {
+/// Moves bytes; returns at the end of the output, or when the stream breaks, with what was read and not written left in
+/// `unsent`.
+async fn pump(
+    pipe: &Receiver,
+    mut journal: UnixStream,
+    unsent: &mut Vec<u8>,
+    tail: &Tail,
+) -> io::Result<()> {
     loop {
+        while !unsent.is_empty() {
+            let written = journal.write(unsent).await?;
+            unsent.drain(..written);
+        }
         pipe.readable().await?;
-        if pipe.try_io(|| has_input(pipe)).is_err() {
-            continue;
-        }
-        stream.writable().await?;
-        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-        let moved = stream.try_io(Interest::WRITABLE, || {
-            Ok(splice(pipe, None, stream.as_fd(), None, 64 * 1024, flags)?)
-        });
-        match moved {
+        match read(pipe, unsent, tail) {
             Ok(0) => return Ok(()),
-            // Input without end must not keep the others from their turn.
-            Ok(_) => tokio::task::yield_now().await,
-            // There was input, so it is the stream that is full; its readiness is cleared.
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+            Ok(_) | Err(_) => {}
         }
+        // Input without end must not keep the others from their turn.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Whether there is something to read, or nobody left to write it.
-fn has_input(pipe: &Receiver) -> io::Result<()> {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, PollTimeout::ZERO)? {
-        0 => Err(io::ErrorKind::WouldBlock.into()),
-        _ => Ok(()),
-    }
+/// Appends what is there to `output`, and to the worker's last words. The buffer is here, not in the task that waits:
+/// there may be thousands of them.
+fn read(pipe: &Receiver, output: &mut Vec<u8>, tail: &Tail) -> io::Result<usize> {
+    let mut buffer = [0; 16 * 1024];
+    let length = pipe.try_read(&mut buffer)?;
+    tail.push(&buffer[..length]);
+    output.extend_from_slice(&buffer[..length]);
+    Ok(length)
 }
 
 /// Throws away what is in the pipe and returns how many bytes that was; `None` at the end of the output.
-fn discard(pipe: &Receiver) -> Option<u64> {
+fn discard(pipe: &Receiver, tail: &Tail) -> Option<u64> {
     let mut buffer = [0; 4096];
     let mut bytes = 0;
     // A pipe holds 64 KiB; a worker that writes without end must not keep us here.
     for _ in 0..32 {
         match pipe.try_read(&mut buffer) {
             Ok(0) => return None,
-            Ok(n) => bytes += n as u64,
+            Ok(n) => {
+                tail.push(&buffer[..n]);
+                bytes += n as u64;
+            }
             Err(_) => break,
         }
     }
     Some(bytes)
 }
 
-/// Writes output to the terminal, line by line with `prefix` before each, until the last writer is gone.
-pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String, console: Arc<Mutex<Console>>) {
+/// Where whole lines go.
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) who: Identity,
+    /// What stands before each.
+    pub(super) prefix: String,
+    pub(super) console: Arc<Mutex<Console>>,
+    /// Where they are kept as well.
+    pub(super) recent: Recent,
+}
+
+/// Writes output line by line, until the last writer is gone.
+pub(super) async fn to_console(pipe: OwnedFd, to: Lines, tail: Tail) {
+    let _open = tail.opened();
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
         return;
     };
     let mut line: Vec<u8> = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut output = Vec::new();
     while pipe.readable().await.is_ok() {
-        match pipe.try_read(&mut buffer) {
+        match read(&pipe, &mut output, &tail) {
             Ok(0) => break,
-            Ok(n) => {
-                for byte in &buffer[..n] {
-                    if *byte == b'\n' || line.len() == MAX_LINE {
-                        print(&console, &prefix, &line).await;
+            Ok(_) => {
+                for part in output.split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(part);
+                    let whole = line.pop_if(|last| *last == b'\n').is_some();
+                    if whole || line.len() >= MAX_LINE {
+                        print(&to, &line).await;
                         line.clear();
                     }
-                    if *byte != b'\n' {
-                        line.push(*byte);
-                    }
                 }
+                output.clear();
                 // Input without end must not keep the others from their turn.
                 tokio::task::yield_now().await;
             }
@@ -158,12 +199,14 @@ pub(super) async fn to_terminal(pipe: OwnedFd, prefix: String, console: Arc<Mute
         }
     }
     if !line.is_empty() {
-        print(&console, &prefix, &line).await;
+        print(&to, &line).await;
     }
 }
 
-async fn print(console: &Mutex<Console>, prefix: &str, line: &[u8]) {
-    let line = [prefix.as_bytes(), line, b"\n"].concat();
+async fn print(to: &Lines, line: &[u8]) {
+    to.recent.push(to.who, line);
+    let line = [to.prefix.as_bytes(), line, b"\n"].concat();
+    let console = &to.console;
     // A terminal that is stopped (Ctrl-S) stops the workers' output, not the primary.
     while would_block(console, |console| console.write(&line)) {
         tokio::time::sleep(FULL).await;

@@ -2,9 +2,10 @@
 
 use super::log::Level;
 use super::worker::{self, Identity};
-use super::{Primary, clock};
+use super::{LastExit, LastFailure, Primary, clock};
 use crate::config::values::ReadyWhen;
 use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
+use crate::protocol::control::Failure;
 use crate::sys::process::{self, End};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -97,7 +98,36 @@ impl Primary {
             let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
             self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
+        self.remember(report);
+        self.events.report(report);
         self.manager.report(report);
+    }
+
+    /// Keeps what people will ask about: the last failure, and how each slot's last worker ended.
+    fn remember(&mut self, report: &Report) {
+        let (worker, slot, generation, reason) = match report {
+            Report::Failed { worker, slot, generation, cause, .. } => {
+                (*worker, *slot, *generation, cause.to_string())
+            }
+            Report::Gone { worker, slot, generation, how } => {
+                (*worker, *slot, *generation, how.to_string())
+            }
+            _ => return,
+        };
+        if matches!(report, Report::Failed { .. }) {
+            self.last_failure = Some(LastFailure {
+                failure: Failure {
+                    worker: worker.0,
+                    slot: slot.0,
+                    generation: generation.0,
+                    reason: reason.clone(),
+                    time_usec: clock::wall_usec(),
+                    lines: vec![],
+                },
+                tail: self.workers.get(&worker).map(|process| process.tail.clone()),
+            });
+        }
+        self.exits.insert(slot, LastExit { worker, generation, reason, at: clock::now() });
     }
 
     /// Reaps everybody who has ended: workers, and as pid 1 or subreaper whatever was left to us.

@@ -1,6 +1,7 @@
 //! Where settings come from: the file and the flags, read anew for each generation, and looked at hard enough that a
 //! generation which cannot start is refused before anything is touched.
 
+use super::control::Readers;
 use crate::config::typed::Typed;
 use crate::config::values::LogMode;
 use crate::config::{Error, Settings, envfile, file};
@@ -28,6 +29,10 @@ pub(super) struct Launch {
     pub(super) settings: Settings,
     /// The working directory without symlinks, so that a rollback goes back to where the generation was.
     directory: Option<PathBuf>,
+    /// The program that was found when it was read.
+    pub(super) found: PathBuf,
+    /// Who may look.
+    pub(super) readers: Readers,
 }
 
 impl Source {
@@ -56,11 +61,13 @@ impl Source {
         let directory = resolve(&settings)
             .map_err(|e| blame(flags.working_directory.is_some(), "working-directory", e))?;
         check_log(settings.log).map_err(|e| blame(flags.log.mode.is_some(), "log.mode", e))?;
-        let launch = Launch { directory, settings };
+        let readers = Readers::resolve(&settings.readers)
+            .map_err(|e| blame(flags.control.readers.is_some(), "control.readers", e))?;
+        let mut launch = Launch { directory, settings, found: PathBuf::new(), readers };
         let environment = launch
             .environment()
             .map_err(|e| blame(flags.environment_files.is_some(), "environment-files", e.error))?;
-        launch
+        launch.found = launch
             .program(&environment)
             .map_err(|e| blame(flags.command.is_some(), "command", e.error))?;
         Ok(launch)
@@ -161,6 +168,11 @@ impl Launch {
             cannot.error.hint = (!name.contains('/')).then(searched);
             cannot
         })
+    }
+
+    /// The working directory as it was resolved for the generation.
+    pub(super) fn pinned(&self) -> Option<&PathBuf> {
+        self.directory.as_ref()
     }
 
     /// Returns where workers run. A directory that is gone (an old release that was cleaned up) is resolved again.

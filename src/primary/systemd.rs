@@ -195,6 +195,17 @@ pub(super) fn heartbeat_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|interval| interval / 2).filter(|half| !half.is_zero())
 }
 
+/// Returns the name of the systemd unit that we run in: the last part of our cgroup (`cgroups(7)`) that is a service.
+/// `None` when systemd did not start us.
+#[must_use]
+pub fn unit() -> Option<String> {
+    std::env::var_os("INVOCATION_ID").filter(|_| libsystemd::daemon::booted())?;
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut units = path.rsplit('/').filter(|part| part.ends_with(".service"));
+    units.find(|name| !name.starts_with("user@")).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

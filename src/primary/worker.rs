@@ -1,11 +1,13 @@
 //! One worker as the shell sees it: a process, its sockets and pipes, and the tasks that listen to them.
 
+use super::console::Console;
 use super::listeners::Listeners;
 use super::notify;
 use super::output;
 use super::ready::{self, Watch};
 use super::runtime_dir;
 use super::source::{Cannot, Launch};
+use super::tail::Tail;
 use super::{App, News};
 use crate::config::values::{LogMode, ReadyWhen};
 use crate::core::{Generation, Slot, WorkerId};
@@ -18,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -25,7 +28,12 @@ use tokio::task::{AbortHandle, JoinSet};
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pid: Pid,
+    pub(super) slot: Slot,
     pub(super) generation: Generation,
+    /// The end of its output.
+    pub(super) tail: Tail,
+    /// Its last `STATUS=`.
+    pub(super) says: Option<String>,
     /// The program that was executed, for messages.
     program: PathBuf,
     /// Its main process has ended, but not all that it started.
@@ -95,7 +103,7 @@ pub(super) fn start(
         ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
     let ready_pipe = ready.as_ref().map(|(read, _)| read.try_clone()).transpose();
     let ready_pipe = ready_pipe.map_err(NotStarted::doing("making a pipe"))?;
-    let out = Output::open(app, settings.log, who.slot)
+    let out = Output::open(app, settings.log, who)
         .map_err(NotStarted::doing("opening its output"))?;
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
 
@@ -138,10 +146,14 @@ pub(super) fn start(
         pipe: ready.map(|(read, _)| read),
     };
     let heard = notify::listen(socket, who.worker, settings.ready_when, news.clone());
-    out.forward(app, who.slot, outputs);
+    let tail = Tail::default();
+    out.forward(&tail, outputs);
     Ok(Process {
         pid: child.pid,
+        slot: who.slot,
         generation: who.generation,
+        tail,
+        says: None,
         program: path,
         is_left: false,
         failure: Some(child.failure),
@@ -209,39 +221,70 @@ impl Drop for RemoveFile<'_> {
 enum Output {
     Inherited(io::Stdout, io::Stderr),
     Stream(OwnedFd),
-    Piped { ours: OwnedFd, theirs: OwnedFd, to_journal: bool },
+    Piped { ours: Vec<(OwnedFd, Sink)>, out: OwnedFd, err: Option<OwnedFd> },
+}
+
+/// Where what comes out of a pipe goes.
+enum Sink {
+    Journal(output::Stream),
+    Console(output::Lines),
 }
 
 impl Output {
-    fn open(app: &App, mode: LogMode, slot: Slot) -> io::Result<Self> {
-        let piped = |to_journal| {
-            output::pipe().map(|(ours, theirs)| Self::Piped { ours, theirs, to_journal })
+    fn open(app: &App, mode: LogMode, who: Identity) -> io::Result<Self> {
+        let stream = || output::Stream { identifier: app.identifier(who.slot), who };
+        let lines = |prefix, console: &Arc<Mutex<Console>>| {
+            let (console, recent) = (console.clone(), app.recent.clone());
+            Sink::Console(output::Lines { who, prefix, console, recent })
         };
         match mode {
-            LogMode::Auto if app.in_journal => piped(true),
-            LogMode::Auto if app.on_terminal => piped(false),
-            LogMode::Auto | LogMode::Inherit => Ok(Self::Inherited(io::stdout(), io::stderr())),
-            LogMode::Stream => piped(true),
-            LogMode::Prefix => piped(false),
-            LogMode::Direct => output::direct_stream(&app.identifier(slot)).map(Self::Stream),
+            LogMode::Auto if app.in_journal => Self::piped(Sink::Journal(stream()), None),
+            LogMode::Stream => Self::piped(Sink::Journal(stream()), None),
+            LogMode::Direct => stream().direct().map(Self::Stream),
+            LogMode::Auto if app.on_terminal => {
+                Self::piped(lines(app.prefix(who.slot), &app.stdout), None)
+            }
+            LogMode::Prefix => Self::piped(lines(app.prefix(who.slot), &app.stdout), None),
+            LogMode::Auto => Self::piped(
+                lines(String::new(), &app.stdout),
+                Some(lines(String::new(), &app.stderr)),
+            ),
+            LogMode::Inherit => Ok(Self::Inherited(io::stdout(), io::stderr())),
         }
+    }
+
+    /// One pipe for both, or one for each.
+    fn piped(out: Sink, err: Option<Sink>) -> io::Result<Self> {
+        let (read, theirs) = output::pipe()?;
+        let mut ours = vec![(read, out)];
+        let mut their_err = None;
+        if let Some(sink) = err {
+            let (read, theirs) = output::pipe()?;
+            ours.push((read, sink));
+            their_err = Some(theirs);
+        }
+        Ok(Self::Piped { ours, out: theirs, err: their_err })
     }
 
     /// The worker's standard output and error.
     fn for_worker(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
         match self {
             Self::Inherited(stdout, stderr) => (stdout.as_fd(), stderr.as_fd()),
-            Self::Stream(fd) | Self::Piped { theirs: fd, .. } => (fd.as_fd(), fd.as_fd()),
+            Self::Stream(fd) => (fd.as_fd(), fd.as_fd()),
+            Self::Piped { out, err, .. } => (out.as_fd(), err.as_ref().unwrap_or(out).as_fd()),
         }
     }
 
     /// Begins to move what the worker writes, until nobody can write any more.
-    fn forward(self, app: &App, slot: Slot, outputs: &mut JoinSet<()>) {
-        if let Self::Piped { ours, to_journal, .. } = self {
-            if to_journal {
-                outputs.spawn(output::to_journal(ours, app.identifier(slot)));
-            } else {
-                outputs.spawn(output::to_terminal(ours, app.prefix(slot), app.stdout.clone()));
+    fn forward(self, tail: &Tail, outputs: &mut JoinSet<()>) {
+        let Self::Piped { ours, .. } = self else {
+            return;
+        };
+        for (pipe, sink) in ours {
+            let tail = tail.clone();
+            match sink {
+                Sink::Journal(stream) => drop(outputs.spawn(output::to_journal(pipe, stream, tail))),
+                Sink::Console(lines) => drop(outputs.spawn(output::to_console(pipe, lines, tail))),
             }
         }
     }

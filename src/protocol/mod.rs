@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod environment;
+pub mod control;
 pub mod journal;
 pub mod notify;
 pub mod procfs;

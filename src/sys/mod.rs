@@ -4,3 +4,4 @@
 pub mod process;
 pub mod socket;
 pub mod spawn;
+pub mod varlink;

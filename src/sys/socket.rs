@@ -133,6 +133,30 @@ pub fn pass_credentials(socket: &UnixDatagram) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::PassCred, &true)?)
 }
 
+/// Returns the supplementary groups of whoever connected to a unix stream socket (`SO_PEERGROUPS` in
+/// `include/uapi/asm-generic/socket.h`, since Linux 4.13). Groups beyond the first 1024 are not told.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 1024];
+    let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or(0);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `groups` has room for `length` bytes, and the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    groups.truncate(length as usize / size_of::<u32>());
+    Ok(groups)
+}
+
 /// A datagram and its sender.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Datagram {

@@ -1,0 +1,284 @@
+//! One client of the control socket: read a call, ask the loop, write the answer. Every wait has an end: a client that
+//! says nothing is sent away, and so is one that does not read what it asked for.
+
+use super::event::{Receiver, lost};
+use super::{Answer, Question, Rights};
+use crate::protocol::control::{
+    Call, DESCRIPTION, Described, Error, Event, Happened, INTERFACE, Info, Killed, Line, Logged,
+    MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
+};
+use crate::sys::varlink::{Reading, Writing, connection};
+use serde::Serialize;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+use zlink_core::Reply;
+use zlink_core::connection::{ReadConnection, WriteConnection};
+
+/// A client that asks nothing for this long is sent away.
+const SILENT: Duration = Duration::from_secs(30);
+/// A client that does not take an answer for this long is sent away.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// The last words of a worker that is gone are waited for so long.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The connection is of no use any more.
+#[derive(Debug)]
+struct Over;
+
+type Received = zlink_core::Call<Message>;
+
+/// Serves a client until it leaves or is sent away.
+pub(super) async fn serve(stream: UnixStream, rights: Rights, questions: &mpsc::Sender<Question>) {
+    let (read, write) = connection(stream, MAX_CALL).split();
+    let mut client = Client { read, write, rights, questions, next: None };
+    while let Some(call) = client.next_call().await {
+        if client.answer(call).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Client<'a> {
+    read: ReadConnection<Reading>,
+    write: WriteConnection<Writing>,
+    rights: Rights,
+    questions: &'a mpsc::Sender<Question>,
+    /// A call that came while another was being answered.
+    next: Option<Received>,
+}
+
+impl Client<'_> {
+    async fn next_call(&mut self) -> Option<Received> {
+        if self.next.is_some() {
+            return self.next.take();
+        }
+        timeout(SILENT, self.read.receive_call()).await.ok()?.ok().map(|(call, _)| call)
+    }
+
+    async fn answer(&mut self, received: Received) -> Result<(), Over> {
+        let (more, oneway) = (received.more(), received.oneway());
+        let call = match parse(received.method().clone()) {
+            Ok(call) => call,
+            Err(error) => return self.error(error, oneway).await,
+        };
+        match &call {
+            Call::GetInfo => return self.info().await,
+            Call::GetInterfaceDescription(which) => return self.describe(&which.interface).await,
+            _ if self.rights == Rights::Nothing
+                || self.rights == Rights::Look && !call.only_looks() =>
+            {
+                return self.error(Error::PermissionDenied {}, oneway).await;
+            }
+            Call::Subscribe | Call::Logs(_) if !more => {
+                return self.error(Error::ExpectedMore {}, oneway).await;
+            }
+            _ => {}
+        }
+        let waits = !matches!(&call, Call::Reload(reload) if reload.no_wait == Some(true));
+        let follows = matches!(&call, Call::Logs(logs) if logs.follow == Some(true));
+        let slot = if let Call::Logs(logs) = &call { logs.slot } else { None };
+        let answered = self.ask(call).await?;
+        if oneway {
+            return Ok(());
+        }
+        match answered {
+            Err(error) => self.error(error, false).await,
+            Ok(Answer::Done) => self.reply(Some(Empty {})).await,
+            Ok(Answer::Primary(primary)) => self.reply(Some(*primary)).await,
+            Ok(Answer::Listed(listed)) => self.reply(Some(*listed)).await,
+            Ok(Answer::Shown(shown, _)) => self.reply(Some(*shown)).await,
+            Ok(Answer::Changes(changes)) => {
+                self.reply(Some(Reloading { changes: Some(changes), ..Reloading::default() })).await
+            }
+            Ok(Answer::Restarted(slots)) => self.reply(Some(Restarted { slots })).await,
+            Ok(Answer::Scaled { from, to }) => self.reply(Some(Scaled { from, to })).await,
+            Ok(Answer::Killed(pids)) => self.reply(Some(Killed { pids })).await,
+            Ok(Answer::Reloading { generation, .. }) if !waits => {
+                let generation = Some(generation);
+                self.reply(Some(Reloading { generation, ..Reloading::default() })).await
+            }
+            Ok(Answer::Reloading { generation, events }) => {
+                self.follow_reload(generation, events, more).await
+            }
+            Ok(Answer::Events(events)) => self.follow_events(events).await,
+            Ok(Answer::Lines { last, live }) => {
+                self.tell_lines(last, follows.then_some(live), slot).await
+            }
+        }
+    }
+
+    /// Asks the loop. It always answers, or is about to end.
+    async fn ask(&self, call: Call) -> Result<Result<Answer, Error>, Over> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question { call, answer }).await.map_err(|_| Over)?;
+        answered.await.map_err(|_| Over)
+    }
+
+    async fn info(&mut self) -> Result<(), Over> {
+        self.reply(Some(Info {
+            vendor: "dogwatch".to_owned(),
+            product: "dogwatch".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            url: String::new(),
+            interfaces: vec![SERVICE.to_owned(), INTERFACE.to_owned()],
+        }))
+        .await
+    }
+
+    async fn describe(&mut self, interface: &str) -> Result<(), Over> {
+        let description = match interface {
+            INTERFACE => DESCRIPTION.to_owned(),
+            SERVICE => SERVICE_DESCRIPTION.to_owned(),
+            other => {
+                let interface = other.to_owned();
+                return self.error(Error::InterfaceNotFound { interface }, false).await;
+            }
+        };
+        self.reply(Some(Described { description })).await
+    }
+
+    /// Tells what happens until the verdict, which is the last answer.
+    async fn follow_reload(
+        &mut self,
+        generation: u32,
+        mut events: Receiver,
+        more: bool,
+    ) -> Result<(), Over> {
+        loop {
+            let event = self.happens(&mut events).await?;
+            let ours = event.generation == Some(generation);
+            match event.kind.as_str() {
+                "reloaded" if ours => {
+                    let text = Some(event.text.clone());
+                    let generation = Some(generation);
+                    let verdict = Reloading { generation, text, ..Reloading::default() };
+                    return self.reply(Some(verdict)).await;
+                }
+                "rolled_back" if ours => {
+                    let failure = self.failure_of(generation).await?;
+                    let text = event.text.clone();
+                    return self.error(Error::RolledBack { text, generation, failure }, false).await;
+                }
+                "queued" if event.generation.is_some_and(|newer| newer > generation) => {
+                    let generation = event.generation.unwrap_or_default();
+                    return self.error(Error::Superseded { generation }, false).await;
+                }
+                "stopping" => {
+                    let reason = "everything is being stopped".to_owned();
+                    return self.error(Error::Refused { reason, hint: None }, false).await;
+                }
+                _ if more => {
+                    let event = Some(Event::clone(&event));
+                    self.continues(Reloading { event, ..Reloading::default() }).await?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns what the loop knows of the failure that undid a rollout.
+    async fn failure_of(&self, generation: u32) -> Result<Option<Box<super::Failure>>, Over> {
+        let shown = self.ask(Call::Show(Default::default())).await?;
+        let Ok(Answer::Shown(shown, tail)) = shown else { return Ok(None) };
+        let mut failure = shown.last_failure.filter(|f| f.generation == generation);
+        if let (Some(failure), Some(tail)) = (&mut failure, tail) {
+            // It is gone, but its last words may still be on their way; what it left behind may never end.
+            let _ = timeout(LAST_WORDS, tail.ended()).await;
+            failure.lines = tail.lines();
+        }
+        Ok(failure.map(Box::new))
+    }
+
+    async fn follow_events(&mut self, mut events: Receiver) -> Result<(), Over> {
+        // The first answer says that from here on nothing is missed.
+        self.continues(Happened::default()).await?;
+        loop {
+            let event = self.happens(&mut events).await?;
+            self.continues(Happened { event: Some(Event::clone(&event)) }).await?;
+        }
+    }
+
+    async fn tell_lines(
+        &mut self,
+        last: Vec<Arc<Line>>,
+        live: Option<broadcast::Receiver<Arc<Line>>>,
+        slot: Option<u16>,
+    ) -> Result<(), Over> {
+        for line in last {
+            self.continues(Logged { line: Some(Line::clone(&line)) }).await?;
+        }
+        let Some(mut live) = live else {
+            return self.reply(Some(Logged::default())).await;
+        };
+        loop {
+            let line = self.or_over(async || match live.recv().await {
+                Ok(line) => Ok(Some(line)),
+                Err(RecvError::Lagged(_)) => Ok(None),
+                Err(RecvError::Closed) => Err(Over),
+            });
+            let line = line.await?.filter(|line| slot.is_none_or(|slot| slot == line.slot));
+            if let Some(line) = line {
+                self.continues(Logged { line: Some(Line::clone(&line)) }).await?;
+            }
+        }
+    }
+
+    /// Waits for what happens next; for a subscriber that was too slow, that is how much it missed.
+    async fn happens(&mut self, events: &mut Receiver) -> Result<Arc<Event>, Over> {
+        self.or_over(async || match events.recv().await {
+            Ok(event) => Ok(event),
+            Err(RecvError::Lagged(count)) => Ok(Arc::new(lost(count))),
+            Err(RecvError::Closed) => Err(Over),
+        })
+        .await
+    }
+
+    /// Waits for something, unless the client leaves meanwhile. One call that comes meanwhile is kept for later.
+    async fn or_over<T>(&mut self, wait: impl AsyncFnOnce() -> Result<T, Over>) -> Result<T, Over> {
+        let (read, next) = (&mut self.read, &mut self.next);
+        let leaves = async {
+            while next.is_none() {
+                match read.receive_call().await {
+                    Ok((call, _)) => *next = Some(call),
+                    Err(_) => return,
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            result = wait() => result,
+            () = leaves => Err(Over),
+        }
+    }
+
+    async fn reply<T: Serialize + Debug>(&mut self, value: Option<T>) -> Result<(), Over> {
+        self.send(&Reply::new(value)).await
+    }
+
+    async fn continues<T: Serialize + Debug>(&mut self, value: T) -> Result<(), Over> {
+        self.send(&Reply::new(Some(value)).set_continues(Some(true))).await
+    }
+
+    async fn send<T: Serialize + Debug>(&mut self, reply: &Reply<T>) -> Result<(), Over> {
+        let sent = timeout(STUCK, self.write.send_reply(reply, vec![])).await;
+        sent.map_err(|_| Over)?.map_err(|_| Over)
+    }
+
+    async fn error(&mut self, error: Error, oneway: bool) -> Result<(), Over> {
+        if oneway {
+            return Ok(());
+        }
+        let sent = timeout(STUCK, self.write.send_error(&error, vec![])).await;
+        sent.map_err(|_| Over)?.map_err(|_| Over)
+    }
+}
+
+/// An answer without parameters.
+#[derive(Debug, Serialize)]
+struct Empty {}

@@ -1,0 +1,94 @@
+//! What happens, told to whoever subscribed: the supervisor's reports as events of the control protocol.
+
+use super::super::clock;
+use crate::core::{Generation, Next, Report, Slot, WorkerId};
+use crate::protocol::control::Event;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// A subscriber that is so many events behind misses some, and is told how many.
+const BEHIND: usize = 512;
+
+pub(super) type Receiver = broadcast::Receiver<Arc<Event>>;
+
+/// Where events go; without subscribers, nowhere.
+#[derive(Debug)]
+pub(in super::super) struct Events(broadcast::Sender<Arc<Event>>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BEHIND))
+    }
+}
+
+impl Events {
+    /// Returns what happens from here on.
+    pub(super) fn subscribe(&self) -> Receiver {
+        self.0.subscribe()
+    }
+
+    /// Tells a report.
+    pub(in super::super) fn report(&self, report: &Report) {
+        if self.0.receiver_count() > 0 {
+            let (kind, slot, worker, generation) = describe(report);
+            let _ = self.0.send(Arc::new(Event {
+                time_usec: clock::wall_usec(),
+                kind: kind.to_owned(),
+                text: report.to_string(),
+                slot: slot.map(|slot| slot.0),
+                worker: worker.map(|worker| worker.0),
+                generation: generation.map(|generation| generation.0),
+            }));
+        }
+    }
+
+    /// Tells that a reload was refused.
+    pub(in super::super) fn refused(&self, text: &str) {
+        let _ = self.0.send(Arc::new(bare("refused", text.to_owned())));
+    }
+}
+
+/// What a subscriber is told that was too slow.
+pub(super) fn lost(count: u64) -> Event {
+    bare("lost", format!("{count} events were lost: too slow"))
+}
+
+fn bare(kind: &str, text: String) -> Event {
+    let kind = kind.to_owned();
+    Event { time_usec: clock::wall_usec(), kind, text, slot: None, worker: None, generation: None }
+}
+
+type Described = (&'static str, Option<Slot>, Option<WorkerId>, Option<Generation>);
+
+fn describe(report: &Report) -> Described {
+    match report {
+        Report::Started { .. } => ("started", None, None, None),
+        Report::Ready { worker, slot, generation, .. } => {
+            ("ready", Some(*slot), Some(*worker), Some(*generation))
+        }
+        Report::Failed { worker, slot, generation, next, .. } => {
+            let kind = if matches!(next, Next::GiveUp { .. }) { "given_up" } else { "failed" };
+            (kind, Some(*slot), Some(*worker), Some(*generation))
+        }
+        Report::Gone { worker, slot, generation, .. } => {
+            ("gone", Some(*slot), Some(*worker), Some(*generation))
+        }
+        Report::Killed { worker, slot, generation } => {
+            ("killed", Some(*slot), Some(*worker), Some(*generation))
+        }
+        Report::Reloading { generation } => ("reloading", None, None, Some(*generation)),
+        Report::Queued { generation, .. } => ("queued", None, None, Some(*generation)),
+        Report::Reloaded { generation, .. } => ("reloaded", None, None, Some(*generation)),
+        Report::RolledBack { generation, slot, .. } => {
+            ("rolled_back", Some(*slot), None, Some(*generation))
+        }
+        Report::Scaled { .. } => ("scaled", None, None, None),
+        Report::Restarting { slot } => ("restarting", *slot, None, None),
+        Report::SlotStopped { slot } => ("slot_stopped", Some(*slot), None, None),
+        Report::SlotStarted { slot } => ("slot_started", Some(*slot), None, None),
+        Report::Paused => ("paused", None, None, None),
+        Report::Resumed => ("resumed", None, None, None),
+        Report::Reset { slot } => ("reset", *slot, None, None),
+        Report::Stopping { .. } => ("stopping", None, None, None),
+    }
+}
