@@ -11,7 +11,7 @@ const MAY_KNOW: [(&str, &[&str]); 7] = [
     ("config", &["core"]),
     ("primary", &["core", "protocol", "config", "sys"]),
     ("demo", &["config"]),
-    ("cli", &["core", "config", "primary", "demo"]),
+    ("cli", &["core", "protocol", "config", "sys", "primary", "demo"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

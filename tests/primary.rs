@@ -739,7 +739,7 @@ fn too_few_file_descriptors_are_survived() {
         return;
     }
     // Enough for the primary and a worker or two, not for all; nobody is given up for that.
-    let limit = ["prlimit", "--nofile=26:26"];
+    let limit = ["prlimit", "--nofile=36:36"];
     let mut primary =
         Setup::demo(&["-n", "6", "--start-limit", "1/60s"], &[]).under(&limit).start();
     let said = primary.says("Too many open files");

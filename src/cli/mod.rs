@@ -1,15 +1,35 @@
-//! Arguments as typed, and what they mean.
+//! Arguments as typed, and what they mean. Everything but `run` and `demo` is a client of a running primary.
 
+mod apps;
+mod change;
+mod client;
+mod events;
+mod list;
+mod reload;
 mod run;
+mod show;
+mod target;
+mod text;
+mod trouble;
+mod usage;
 
-use clap::{Parser, Subcommand};
+use crate::protocol::control::Scale;
+use change::How;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
+use reload::ReloadArguments;
 pub use run::RunArguments;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use target::{Target, app_name, one_slot};
 
 /// Runs N copies of any server on one systemd socket and relieves them one at a time.
 #[derive(Debug, Parser)]
 #[command(name = "dogwatch", version, disable_help_subcommand = true)]
 struct Arguments {
+    /// Ask the primary at this control socket
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    control: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -20,9 +40,114 @@ enum Verb {
     Run(Box<RunArguments>),
     /// Run 4 built-in HTTP workers on 127.0.0.1:8080, to try things on
     Demo(DemoArguments),
+    /// List all apps on this host: slots, state, pid, CPU, memory, connections
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything of an app or of one slot, the last failure and its last lines included
+    Show {
+        /// The app, or one slot of it
+        #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
+        target: Target,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what happens to an app, as it happens
+    Events {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+        /// Print JSON, a line for each event
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read everything again and relieve all workers, one at a time; the exit code is the verdict
+    Reload(ReloadArguments),
+    /// Stop, then start all slots or one, with the settings in force
+    Restart {
+        /// The app, or one slot of it
+        #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
+        target: Target,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Stop one slot: nobody serves it until it is started again
+    Stop {
+        /// The slot
+        #[arg(value_name = "APP/SLOT", value_parser = one_slot, add = complete_apps())]
+        target: Target,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Start a slot that was stopped
+    Start {
+        /// The slot
+        #[arg(value_name = "APP/SLOT", value_parser = one_slot, add = complete_apps())]
+        target: Target,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Change the number of slots
+    Scale {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+        /// A number, or a difference like '+2' or '-1'
+        #[arg(value_name = "N|+N|-N", allow_hyphen_values = true, value_parser = scale)]
+        slots: Scale,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Send a signal to the workers of all slots or of one
+    Kill {
+        /// The signal's name
+        #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
+        signal: String,
+        /// The app, or one slot of it
+        #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
+        target: Target,
+    },
+    /// End all workers and keep listening: connections wait
+    Pause {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Serve again after a pause
+    Resume {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Forget the failures of all slots or of one: what was given up starts again
+    Reset {
+        /// The app, or one slot of it
+        #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
+        target: Target,
+    },
+    /// Look whether a configuration file can be used
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Serve HTTP on the passed sockets; what `demo` runs
     #[command(hide = true)]
     DemoWorker(crate::demo::WorkerArguments),
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Wait {
+    /// Return at once
+    #[arg(long)]
+    no_wait: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,9 +160,39 @@ struct DemoArguments {
     workers: crate::config::values::Workers,
 }
 
-/// Does what the command line says and returns the exit code: 0 done, 1 failed, 2 usage or invalid configuration.
+/// App names are completed from the running ones.
+fn complete_apps() -> ArgValueCandidates {
+    ArgValueCandidates::new(target::candidates)
+}
+
+/// `4`, `+2` or `-1`.
+fn scale(text: &str) -> Result<Scale, String> {
+    let number = text.parse::<i64>();
+    let number = number.map_err(|_| {
+        format!("'{text}' is no number of slots, expected one like '4', '+2' or '-1'")
+    })?;
+    if text.starts_with(['+', '-']) {
+        Ok(Scale { to: None, by: Some(number) })
+    } else {
+        Ok(Scale { to: Some(number), by: None })
+    }
+}
+
+/// A signal's name, as the kernel has it.
+fn signal(text: &str) -> Result<String, String> {
+    let name = text.to_ascii_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    let known = name.parse::<nix::sys::signal::Signal>();
+    known.map_err(|_| format!("'{text}' is no signal, expected one like 'TERM' or 'USR1'"))?;
+    Ok(name)
+}
+
+/// Does what the command line says and returns the exit code: 0 done, 1 failed, 2 usage or invalid configuration, 3 not
+/// running, 4 no such slot.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The shell asks for completions by a variable, before anything is parsed.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -45,9 +200,26 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match arguments.verb {
-        Verb::Run(arguments) => run::run(*arguments),
-        Verb::Demo(arguments) => run::demo(arguments.listen, arguments.workers),
-        Verb::DemoWorker(arguments) => crate::demo::serve(&arguments),
-    }
+    let control = arguments.control.as_deref();
+    let how = |wait: Wait| How { control, no_wait: wait.no_wait };
+    let whole = |app: String| Target { app, slot: None };
+    let done = match arguments.verb {
+        Verb::Run(arguments) => return run::run(*arguments),
+        Verb::Demo(arguments) => return run::demo(arguments.listen, arguments.workers),
+        Verb::DemoWorker(arguments) => return crate::demo::serve(&arguments),
+        Verb::Check { file } => return run::check(file),
+        Verb::List { json } => list::list(control, json),
+        Verb::Show { target, json } => show::show(&target, control, json),
+        Verb::Events { app, json } => events::events(&app, control, json),
+        Verb::Reload(arguments) => reload::reload(&arguments, control),
+        Verb::Restart { target, wait } => change::restart(&target, how(wait)),
+        Verb::Stop { target, wait } => change::stop(&target, how(wait)),
+        Verb::Start { target, wait } => change::start(&target, how(wait)),
+        Verb::Scale { app, slots, wait } => change::scale(&whole(app), slots, how(wait)),
+        Verb::Kill { signal, target } => change::kill(&target, &signal, control),
+        Verb::Pause { app, wait } => change::pause(&whole(app), how(wait)),
+        Verb::Resume { app, wait } => change::resume(&whole(app), how(wait)),
+        Verb::Reset { target } => change::reset(&target, control),
+    };
+    done.unwrap_or_else(|trouble| trouble.tell())
 }

@@ -157,6 +157,22 @@ pub(super) fn run(arguments: RunArguments) -> ExitCode {
     finish(primary::run(&name, source))
 }
 
+/// Looks whether a file can be used, as `run` and a reload would.
+#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
+pub(super) fn check(file: PathBuf) -> ExitCode {
+    let name = file.display().to_string();
+    let source = Source { config: Some(file), flags: Typed::default() };
+    match source.check() {
+        Ok(settings) => {
+            let workers = settings.policy.slots;
+            let s = if workers == 1 { "" } else { "s" };
+            println!("{name}: good, {workers} worker{s} of '{}'", settings.command.join(" "));
+            ExitCode::SUCCESS
+        }
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
 /// Runs the built-in workers, and says what to try.
 pub(super) fn demo(listen: Address, workers: Workers) -> ExitCode {
     let Ok(program) = std::env::current_exe() else {

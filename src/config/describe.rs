@@ -22,7 +22,9 @@ impl Settings {
         ];
         let directory = self.working_directory.as_ref().map(|path| path.display().to_string());
         all.extend(directory.map(|path| ("working-directory".to_owned(), path)));
-        all.extend(self.env.iter().map(|(name, _)| (format!("env.{name}"), "(not shown)".to_owned())));
+        all.extend(
+            self.env.iter().map(|(name, _)| (format!("env.{name}"), "(not shown)".to_owned())),
+        );
         let files = self.environment_files.iter().map(|path| path.display().to_string());
         all.push(("environment-files".to_owned(), list(&files.collect::<Vec<_>>())));
         all.push(("blocking".to_owned(), self.blocking.to_string()));
@@ -43,7 +45,9 @@ impl Settings {
         let in_ours: BTreeMap<_, _> = ours.iter().cloned().collect();
         let in_theirs: BTreeMap<_, _> = theirs.iter().cloned().collect();
         let mut differences: Vec<Difference> = vec![];
-        for (key, _) in ours.iter().chain(theirs.iter().filter(|(key, _)| !in_ours.contains_key(key))) {
+        for (key, _) in
+            ours.iter().chain(theirs.iter().filter(|(key, _)| !in_ours.contains_key(key)))
+        {
             let (from, to) = (in_ours.get(key), in_theirs.get(key));
             let value = |s: &Self| {
                 let name = key.strip_prefix("env.")?;
@@ -101,7 +105,9 @@ mod tests {
         let said: Vec<String> = ours
             .differences(&theirs)
             .into_iter()
-            .map(|(key, from, to)| format!("{key}: {} -> {}", from.unwrap_or_default(), to.unwrap_or_default()))
+            .map(|(key, from, to)| {
+                format!("{key}: {} -> {}", from.unwrap_or_default(), to.unwrap_or_default())
+            })
             .collect();
         assert_eq!(
             said,

@@ -1,7 +1,8 @@
 //! Settings as somebody typed them, in a file or as flags: every key may be missing.
 
 use super::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time, Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time,
+    Workers,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -84,7 +84,10 @@ impl Supervisor {
         unknown.or_else(|| self.refusal_now(asked))
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the caller has sorted out what is not asked by anybody")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller has sorted out what is not asked by anybody"
+    )]
     fn refusal_now(&self, asked: &Event) -> Option<Refusal> {
         let is_stopped = |slot: Slot| self.records.get(&slot).is_some_and(|r| r.stopped);
         let rolling = self.rollout.is_some() || self.queued.is_some();

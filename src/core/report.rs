@@ -47,7 +47,7 @@ impl Supervisor {
             Some(format!("slot {slot} is stopped"))
         } else if let Some(cause) = &record.failed {
             Some(format!("slot {slot} is given up: its worker {cause}"))
-        } else if record.is_empty() && failures > 0 {
+        } else if record.is_empty() && failures > 0 && !self.goal.paused {
             Some(format!("slot {slot} waits after {}", plural(failures, "failure")))
         } else if self.rollout.is_none() && record.generation != self.goal.generation {
             Some(format!("slot {slot} has generation {}", record.generation))

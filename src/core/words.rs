@@ -87,11 +87,15 @@ impl fmt::Display for Report {
             Self::Scaled { from, to } => write!(f, "scaled from {from} to {to} slots"),
             Self::Restarting { slot: None } => f.write_str("restarting every slot"),
             Self::Restarting { slot: Some(slot) } => write!(f, "restarting slot {slot}"),
-            Self::SlotStopped { slot } => write!(f, "slot {slot} is stopped until it is started again"),
+            Self::SlotStopped { slot } => {
+                write!(f, "slot {slot} is stopped until it is started again")
+            }
             Self::SlotStarted { slot } => write!(f, "slot {slot} is started again"),
             Self::Paused => f.write_str("paused: workers end, connections wait"),
             Self::Resumed => f.write_str("resumed"),
-            Self::Reset { slot: None } => f.write_str("reset: the failures of every slot are forgotten"),
+            Self::Reset { slot: None } => {
+                f.write_str("reset: the failures of every slot are forgotten")
+            }
             Self::Reset { slot: Some(slot) } => {
                 write!(f, "reset: the failures of slot {slot} are forgotten")
             }

@@ -429,7 +429,11 @@ fn open_control(
         Err(e) => {
             let path = app.folder.join("control");
             let taken = e.kind() == io::ErrorKind::AddrInUse;
-            let why = if taken { "another primary of this name has it".to_owned() } else { e.to_string() };
+            let why = if taken {
+                "another primary of this name has it".to_owned()
+            } else {
+                e.to_string()
+            };
             let text = format!(
                 "cannot open control socket '{}': {why}; serving without it",
                 path.display()

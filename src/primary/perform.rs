@@ -105,27 +105,25 @@ impl Primary {
 
     /// Keeps what people will ask about: the last failure, and how each slot's last worker ended.
     fn remember(&mut self, report: &Report) {
-        let (worker, slot, generation, reason) = match report {
-            Report::Failed { worker, slot, generation, cause, .. } => {
+        let (worker, slot, generation, reason) =
+            if let Report::Failed { worker, slot, generation, cause, .. } = report {
                 (*worker, *slot, *generation, cause.to_string())
-            }
-            Report::Gone { worker, slot, generation, how } => {
+            } else if let Report::Gone { worker, slot, generation, how } = report {
                 (*worker, *slot, *generation, how.to_string())
-            }
-            _ => return,
-        };
+            } else {
+                return;
+            };
         if matches!(report, Report::Failed { .. }) {
-            self.last_failure = Some(LastFailure {
-                failure: Failure {
-                    worker: worker.0,
-                    slot: slot.0,
-                    generation: generation.0,
-                    reason: reason.clone(),
-                    time_usec: clock::wall_usec(),
-                    lines: vec![],
-                },
-                tail: self.workers.get(&worker).map(|process| process.tail.clone()),
-            });
+            let failure = Failure {
+                worker: worker.0,
+                slot: slot.0,
+                generation: generation.0,
+                reason: reason.clone(),
+                time_usec: clock::wall_usec(),
+                lines: vec![],
+            };
+            let tail = self.workers.get(&worker).map(|process| process.tail.clone());
+            self.last_failure = Some(LastFailure { failure, tail });
         }
         self.exits.insert(slot, LastExit { worker, generation, reason, at: clock::now() });
     }

@@ -73,6 +73,14 @@ impl Source {
         Ok(launch)
     }
 
+    /// Returns the settings, looked at as hard as before a start.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what to do.
+    pub fn check(&self) -> Result<Settings, Error> {
+        self.load().map(|launch| launch.settings)
+    }
+
     fn read(&self) -> Result<Written, Error> {
         let Some(path) = &self.config else {
             return Ok(Written { name: None, text: String::new(), typed: Typed::default() });

@@ -66,7 +66,8 @@ impl Tail {
     pub(super) fn lines(&self) -> Vec<String> {
         let end = self.lock();
         let text = String::from_utf8_lossy(&end.bytes);
-        let whole = if end.cut { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
+        let whole =
+            if end.cut { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
         let lines: Vec<&str> = whole.lines().collect();
         let last = &lines[lines.len().saturating_sub(LINES)..];
         last.iter().map(|line| line.chars().take(LINE).collect()).collect()

@@ -103,8 +103,8 @@ pub(super) fn start(
         ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
     let ready_pipe = ready.as_ref().map(|(read, _)| read.try_clone()).transpose();
     let ready_pipe = ready_pipe.map_err(NotStarted::doing("making a pipe"))?;
-    let out = Output::open(app, settings.log, who)
-        .map_err(NotStarted::doing("opening its output"))?;
+    let out =
+        Output::open(app, settings.log, who).map_err(NotStarted::doing("opening its output"))?;
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
 
     let told = environment::Worker {
@@ -283,7 +283,9 @@ impl Output {
         for (pipe, sink) in ours {
             let tail = tail.clone();
             match sink {
-                Sink::Journal(stream) => drop(outputs.spawn(output::to_journal(pipe, stream, tail))),
+                Sink::Journal(stream) => {
+                    drop(outputs.spawn(output::to_journal(pipe, stream, tail)));
+                }
                 Sink::Console(lines) => drop(outputs.spawn(output::to_console(pipe, lines, tail))),
             }
         }

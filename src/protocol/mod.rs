@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-pub mod environment;
 pub mod control;
+pub mod environment;
 pub mod journal;
 pub mod notify;
 pub mod procfs;

@@ -64,6 +64,60 @@ pub fn select_set(memory: &[u8]) -> Vec<i32> {
     bits.filter_map(|fd| i32::try_from(fd).ok()).collect()
 }
 
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Processor time of its own, and of the children that it waited for, in clock ticks.
+    pub ticks: u64,
+    /// Pages in memory, shared ones included.
+    pub pages: u64,
+}
+
+/// Reads `/proc/PID/stat` (`proc_pid_stat(5)`). The second field, the program's name, may hold anything.
+#[must_use]
+pub fn stat(text: &str) -> Option<Stat> {
+    let after_name = text.rsplit_once(')')?.1;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    // The first of these is the third of the manual page.
+    let field = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
+    let count = |number| field(number).and_then(|n| u64::try_from(n).ok());
+    Some(Stat {
+        parent: i32::try_from(field(4)?).ok()?,
+        group: i32::try_from(field(5)?).ok()?,
+        ticks: count(14)? + count(15)? + count(16)? + count(17)?,
+        pages: count(24)?,
+    })
+}
+
+/// Returns the inodes of the established connections on a local port, from `/proc/PID/net/tcp` or `tcp6`
+/// (`proc_pid_net(5)`): the second field is the local address, the fourth the state, the tenth the inode.
+#[must_use]
+pub fn established(table: &str, is_ours: impl Fn(u16) -> bool) -> Vec<u64> {
+    let one = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
+        let port = u16::from_str_radix(fields.get(1)?.rsplit_once(':')?.1, 16).ok()?;
+        let inode = fields.get(9)?.parse().ok()?;
+        (*fields.get(3)? == "01" && is_ours(port) && inode != 0).then_some(inode)
+    };
+    table.lines().skip(1).filter_map(one).collect()
+}
+
+/// Returns the inodes of the accepted connections of a unix socket, from `/proc/PID/net/unix`: the sixth field is the
+/// state (03 connected), the seventh the inode, the eighth the path.
+#[must_use]
+pub fn connected(table: &str, is_ours: impl Fn(&str) -> bool) -> Vec<u64> {
+    let one = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let inode = fields.get(6)?.parse().ok()?;
+        (*fields.get(5)? == "03" && is_ours(fields.get(7)?)).then_some(inode)
+    };
+    table.lines().skip(1).filter_map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +169,29 @@ mod tests {
             let _ = (epoll_inodes(&text), socket_inode(&text), children(&text), blocked(&text));
             let _ = (poll_set(&bytes[..7]), poll_set(&bytes), select_set(&bytes));
         }
+    }
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let text = "4242 (a) b (c)) S 17 4242 4242 0 -1 4194560 900 1 2 3 50 25 10 5 20 0 1 0 77 \
+                    9000000 1234 18446744073709551615 1 1";
+        let read = Stat { parent: 17, group: 4242, ticks: 90, pages: 1234 };
+        assert_eq!(stat(text), Some(read));
+        for broken in ["", ")", "1 (x) S", "1 (x S 1 2 3"] {
+            assert_eq!(stat(broken), None);
+        }
+    }
+
+    #[test]
+    fn established_connections_are_found_by_their_port() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
+            1: 0100007F:1F90 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 12 1\n\
+            2: 0100007F:9999 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 13 1\n\
+            3: 0100007F:1F90 0100007F:9998 01 00000000:00000000 00:00000000 00000000     0        0 0 1\nrubbish";
+        assert_eq!(established(table, |port| port == 8080), [12]);
+        let table = "Num RefCount Protocol Flags Type St Inode Path\n\
+            0: 2 0 00010000 0001 01 21 /run/app.sock\n0: 3 0 00000000 0001 03 22 /run/app.sock\n0: 3 0 00000000 0001 03 23\n";
+        assert_eq!(connected(table, |path| path == "/run/app.sock"), [22]);
     }
 }

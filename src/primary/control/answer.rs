@@ -7,8 +7,8 @@ use crate::config::Error as Invalid;
 use crate::config::values::LogMode;
 use crate::core::{self, Event, Refusal, Scale, Standing, State, View, WorkerView};
 use crate::protocol::control::{
-    self, App, AppState, Call, Change, Error, Exit, Failure, Generation, Listed, Role, Setting, Shown,
-    SlotState, Worker, WorkerState,
+    self, App, AppState, Call, Change, Error, Exit, Failure, Generation, Listed, Role, Setting,
+    Shown, SlotState, Worker, WorkerState,
 };
 use crate::sys::process;
 use nix::sys::signal::Signal;
@@ -35,7 +35,8 @@ impl Primary {
             Call::Reload(reload) if reload.dry_run == Some(true) => self.dry_run(),
             Call::Reload(_) => {
                 let events = self.events.subscribe();
-                self.reload().map(|generation| Answer::Reloading { generation: generation.0, events })
+                self.reload()
+                    .map(|generation| Answer::Reloading { generation: generation.0, events })
             }
             Call::Restart(which) => {
                 self.ask(Event::Restart(which.slot.map(core::Slot)))?;

@@ -67,18 +67,22 @@ impl Client<'_> {
             Ok(call) => call,
             Err(error) => return self.error(error, oneway).await,
         };
-        match &call {
-            Call::GetInfo => return self.info().await,
-            Call::GetInterfaceDescription(which) => return self.describe(&which.interface).await,
-            _ if self.rights == Rights::Nothing
-                || self.rights == Rights::Look && !call.only_looks() =>
-            {
-                return self.error(Error::PermissionDenied {}, oneway).await;
-            }
-            Call::Subscribe | Call::Logs(_) if !more => {
-                return self.error(Error::ExpectedMore {}, oneway).await;
-            }
-            _ => {}
+        if let Call::GetInfo = call {
+            return self.info().await;
+        }
+        if let Call::GetInterfaceDescription(which) = call {
+            return self.describe(&which.interface).await;
+        }
+        let may = match self.rights {
+            Rights::All => true,
+            Rights::Look => call.only_looks(),
+            Rights::Nothing => false,
+        };
+        if !may {
+            return self.error(Error::PermissionDenied {}, oneway).await;
+        }
+        if !more && matches!(call, Call::Subscribe | Call::Logs(_)) {
+            return self.error(Error::ExpectedMore {}, oneway).await;
         }
         let waits = !matches!(&call, Call::Reload(reload) if reload.no_wait == Some(true));
         let follows = matches!(&call, Call::Logs(logs) if logs.follow == Some(true));
@@ -163,7 +167,9 @@ impl Client<'_> {
                 "rolled_back" if ours => {
                     let failure = self.failure_of(generation).await?;
                     let text = event.text.clone();
-                    return self.error(Error::RolledBack { text, generation, failure }, false).await;
+                    return self
+                        .error(Error::RolledBack { text, generation, failure }, false)
+                        .await;
                 }
                 "queued" if event.generation.is_some_and(|newer| newer > generation) => {
                     let generation = event.generation.unwrap_or_default();

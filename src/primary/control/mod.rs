@@ -18,7 +18,6 @@ use crate::sys::socket;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -53,12 +52,21 @@ enum Answer {
     Shown(Box<Shown>, Option<Tail>),
     Changes(Vec<crate::protocol::control::Change>),
     Restarted(Vec<u16>),
-    Scaled { from: u16, to: u16 },
+    Scaled {
+        from: u16,
+        to: u16,
+    },
     Killed(Vec<i32>),
     /// A rollout to this generation was asked for; what happens from here on.
-    Reloading { generation: u32, events: event::Receiver },
+    Reloading {
+        generation: u32,
+        events: event::Receiver,
+    },
     Events(event::Receiver),
-    Lines { last: Vec<Arc<Line>>, live: broadcast::Receiver<Arc<Line>> },
+    Lines {
+        last: Vec<Arc<Line>>,
+        live: broadcast::Receiver<Arc<Line>>,
+    },
 }
 
 /// Whom `control.readers` names, as numbers.
@@ -132,7 +140,7 @@ impl Control {
         readers: Readers,
     ) -> io::Result<(Self, mpsc::Receiver<Question>)> {
         let path = app.folder.join("control");
-        let listener = StdListener::from(OwnedFd::from(socket::listen_unix(&path)?));
+        let listener = StdListener::from(socket::listen_unix(&path)?);
         listener.set_nonblocking(true)?;
         let control = Self { path, readers: Arc::default() };
         control.admit(readers);

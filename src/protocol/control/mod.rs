@@ -7,8 +7,8 @@
 mod values;
 
 pub use values::{
-    App, AppState, Change, Event, Exit, Failure, Generation, Line, Listener, Primary, Role, Setting, Slot,
-    SlotState, Worker, WorkerState,
+    App, AppState, Change, Event, Exit, Failure, Generation, Line, Listener, Primary, Role,
+    Setting, Slot, SlotState, Worker, WorkerState,
 };
 
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,11 @@ pub struct Message {
 /// What is answered instead of a reply. The names are those of the two interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "error", content = "parameters")]
-#[allow(missing_docs, clippy::allow_attributes, reason = "the interface's description says what each field is")]
+#[allow(
+    missing_docs,
+    clippy::allow_attributes,
+    reason = "the interface's description says what each field is"
+)]
 pub enum Error {
     /// There is no such interface.
     #[serde(rename = "org.varlink.service.InterfaceNotFound")]
@@ -484,7 +488,9 @@ mod tests {
     /// Any bytes: a refusal at most, never a panic. Seeded, so that a failure comes again.
     #[test]
     fn any_bytes_are_survived() {
-        let good = serde_json::to_vec(&Call::Kill(Kill { signal: "TERM".into(), slot: Some(1) }).message());
+        let good = serde_json::to_vec(
+            &Call::Kill(Kill { signal: "TERM".into(), slot: Some(1) }).message(),
+        );
         let good = good.unwrap();
         let mut dice = 0x9E37_79B9_7F4A_7C15u64;
         for _ in 0..50_000 {

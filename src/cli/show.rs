@@ -1,0 +1,207 @@
+//! `dogwatch show APP[/SLOT]`: everything that is known of an app or of one slot, the last failure included.
+
+use super::apps;
+use super::list::{self, Measured};
+use super::target::Target;
+use super::text;
+use super::trouble::{Trouble, printable};
+use super::usage::Processes;
+use crate::protocol::control::{
+    Call, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
+};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Everything {
+    app: Measured,
+    settings: Vec<Setting>,
+    generations: Vec<Generation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<Failure>,
+}
+
+/// Prints it.
+#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
+pub(super) fn show(
+    target: &Target,
+    control: Option<&Path>,
+    json: bool,
+) -> Result<ExitCode, Trouble> {
+    let mut client = apps::find(&target.app, control)?;
+    let shown: Shown = client.ask(&Call::Show(MaybeSlot { slot: target.slot }), "show")?;
+    let all = Everything {
+        app: Measured::new(shown.app, &Processes::look()),
+        settings: shown.settings,
+        generations: shown.generations,
+        last_failure: shown.last_failure,
+    };
+    if json {
+        println!("{}", list::to_json(&all)?);
+    } else {
+        print!("{}", describe(&all, target));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(all: &Everything, target: &Target) -> String {
+    let mut text = String::new();
+    if target.slot.is_none() {
+        describe_app(&mut text, all);
+    }
+    for slot in &all.app.app.slots {
+        describe_slot(&mut text, slot, &all.app);
+    }
+    for worker in &all.app.app.leaving {
+        let _ = writeln!(text, "\nbeyond the slots");
+        describe_worker(&mut text, worker, &all.app);
+    }
+    if let Some(failure) = &all.last_failure {
+        describe_failure(&mut text, failure);
+    }
+    text
+}
+
+/// A name and its value, in two columns.
+fn row(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(text, "{name:>14}: {value}");
+}
+
+fn describe_app(text: &mut String, all: &Everything) {
+    let app = &all.app.app;
+    let primary = &app.primary;
+    let _ = writeln!(text, "{}: {}", primary.name, app.status);
+    row(text, "state", app.state.word());
+    let usage = &all.app.primary_usage;
+    row(
+        text,
+        "primary",
+        format_args!(
+            "dogwatch {}, pid {}, up {}, {} memory, {} cpu",
+            primary.version,
+            primary.pid,
+            text::time(app.up_ms),
+            text::size(usage.memory_bytes),
+            text::cpu(usage.cpu_ms)
+        ),
+    );
+    primary.unit.iter().for_each(|unit| row(text, "unit", unit));
+    primary.config.iter().for_each(|config| row(text, "config", config));
+    for listener in &primary.listeners {
+        row(text, "listener", format_args!("'{}' {}", listener.name, listener.address));
+    }
+    row(
+        text,
+        "output",
+        if primary.log == "journal" { "in the journal" } else { "the last lines, in memory" },
+    );
+    if let Some(queued) = app.queued_generation {
+        row(text, "queued", format_args!("a reload to generation {queued}"));
+    }
+    for generation in &all.generations {
+        let serving = if generation.generation == app.generation {
+            ""
+        } else {
+            " (not the one that is to serve)"
+        };
+        let _ = writeln!(text, "\ngeneration {}{serving}", generation.generation);
+        row(text, "program", &generation.program);
+        row(
+            text,
+            "arguments",
+            generation.arguments.iter().skip(1).cloned().collect::<Vec<_>>().join(" "),
+        );
+        generation.directory.iter().for_each(|directory| row(text, "directory", directory));
+    }
+    let _ = writeln!(text, "\nsettings in force");
+    let width = all.settings.iter().map(|setting| setting.key.len()).max().unwrap_or(0);
+    for Setting { key, value } in &all.settings {
+        let _ = writeln!(text, "  {key:<width$}  {}", printable(value));
+    }
+}
+
+fn describe_slot(text: &mut String, slot: &Slot, app: &Measured) {
+    let _ = writeln!(
+        text,
+        "\nslot {}: {}, generation {}",
+        slot.slot,
+        slot.state.word(),
+        slot.generation
+    );
+    let restarts = match (slot.restarts, slot.failures) {
+        (restarts, 0) => restarts.to_string(),
+        (restarts, failures) => format!("{restarts}, after {failures} failures in a row"),
+    };
+    row(text, "restarts", restarts);
+    slot.retry_in_ms.iter().for_each(|ms| row(text, "tried again in", text::time(*ms)));
+    slot.reason
+        .iter()
+        .for_each(|reason| row(text, "given up", format_args!("its worker {reason}")));
+    if let Some(exit) = &slot.last_exit {
+        row(
+            text,
+            "last exit",
+            format_args!(
+                "worker {} (generation {}) {}, {} ago",
+                exit.worker,
+                exit.generation,
+                exit.reason,
+                text::time(exit.ago_ms)
+            ),
+        );
+    }
+    for worker in &slot.workers {
+        describe_worker(text, worker, app);
+    }
+}
+
+fn describe_worker(text: &mut String, worker: &Worker, app: &Measured) {
+    let pid =
+        worker.pid.map_or("gone, not all that it started".to_owned(), |pid| format!("pid {pid}"));
+    row(
+        text,
+        &format!("worker {}", worker.worker),
+        format_args!(
+            "{}, {}, {pid}, generation {}, up {}",
+            worker.role.word(),
+            worker.state.word(),
+            worker.generation,
+            text::time(worker.up_ms)
+        ),
+    );
+    if let (Some(ms), Some(because)) = (worker.ready_after_ms, &worker.ready_because) {
+        row(text, "ready", format_args!("after {}: {because}", text::time(ms)));
+    }
+    worker.status.iter().for_each(|status| row(text, "says", printable(status)));
+    if let Some(usage) = app.usage.get(&worker.worker) {
+        let connections = usage.connections.map_or("unknown".to_owned(), |count| count.to_string());
+        row(
+            text,
+            "uses",
+            format_args!(
+                "{} memory, {} cpu, {} processes, {connections} connections",
+                text::size(usage.memory_bytes),
+                text::cpu(usage.cpu_ms),
+                usage.processes
+            ),
+        );
+    }
+}
+
+fn describe_failure(text: &mut String, failure: &Failure) {
+    let _ = writeln!(
+        text,
+        "\nlast failure, {}: worker {} (slot {}, generation {}) {}",
+        text::moment(failure.time_usec),
+        failure.worker,
+        failure.slot,
+        failure.generation,
+        failure.reason
+    );
+    for line in &failure.lines {
+        let _ = writeln!(text, "    {}", printable(line));
+    }
+}

@@ -1,0 +1,109 @@
+//! How values look to people: tables, times, sizes, colours on a terminal only.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+/// Whether standard output is a terminal that may be coloured (no-color.org).
+pub(super) fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
+/// Returns a table without lines, as systemctl prints them. Rows are not broken: a terminal does that, or a pager.
+pub(super) fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if !colour() {
+        table.force_no_tty();
+    } else {
+        table.enforce_styling();
+    }
+    table.set_header(heads.iter().map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
+    table
+}
+
+/// A number stands right.
+pub(super) fn number(value: impl ToString) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}
+
+/// A word for a state, in the colour of how good that is.
+pub(super) fn state(word: &str) -> Cell {
+    let cell = Cell::new(word);
+    match word {
+        "ready" | "running" => cell.fg(Color::Green),
+        "failed" | "rolling_back" => cell.fg(Color::Red).add_attribute(Attribute::Bold),
+        "waiting" => cell.fg(Color::Red),
+        "starting" | "reloading" | "draining" | "stopping" | "paused" | "stopped" => {
+            cell.fg(Color::Yellow)
+        }
+        _ => cell,
+    }
+}
+
+/// Prints a table without the spaces that its last column ends with.
+pub(super) fn trimmed(table: &Table) -> String {
+    table
+        .trim_fmt()
+        .lines()
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect()
+}
+
+/// `45s`, `12min`, `3h 20min`, `5d 2h`: two units at most.
+pub(super) fn time(ms: u64) -> String {
+    let s = ms / 1000;
+    let two = |big: u64, unit: &str, small: u64, sub: &str| match small {
+        0 => format!("{big}{unit}"),
+        _ => format!("{big}{unit} {small}{sub}"),
+    };
+    match s {
+        0 if ms > 0 => format!("{ms}ms"),
+        0..60 => format!("{s}s"),
+        60..3_600 => two(s / 60, "min", s % 60, "s"),
+        3_600..86_400 => two(s / 3_600, "h", s % 3_600 / 60, "min"),
+        _ => two(s / 86_400, "d", s % 86_400 / 3_600, "h"),
+    }
+}
+
+/// Processor time: `0.4s`, `12.0s`, `3min 2s`.
+pub(super) fn cpu(ms: u64) -> String {
+    if ms < 60_000 { format!("{}.{}s", ms / 1000, ms % 1000 / 100) } else { time(ms) }
+}
+
+/// `512K`, `34.5M`, `1.2G`, as systemctl writes them.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            return format!("{}.{}{name}", bytes / unit, bytes % unit * 10 / unit);
+        }
+    }
+    format!("{bytes}B")
+}
+
+/// A moment in microseconds since 1970, in UTC as RFC 3339 has it, to the millisecond.
+pub(super) fn moment(usec: u64) -> String {
+    let since = std::time::UNIX_EPOCH + Duration::from_micros(usec);
+    humantime::format_rfc3339_millis(since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_short() {
+        assert_eq!(
+            [0, 5, 999, 59_000, 60_000, 200_000].map(time),
+            ["0s", "5ms", "999ms", "59s", "1min", "3min 20s"]
+        );
+        assert_eq!([12_000_000, 90_000_000, 866_000_000].map(time), ["3h 20min", "1d 1h", "10d"]);
+        assert_eq!([0, 450, 12_000, 182_000].map(cpu), ["0.0s", "0.4s", "12.0s", "3min 2s"]);
+        assert_eq!(
+            [10, 2048, 36_175_872, 1_288_490_189].map(size),
+            ["10B", "2.0K", "34.5M", "1.2G"]
+        );
+        assert_eq!(moment(1_700_000_000_123_456), "2023-11-14T22:13:20.123Z");
+    }
+}
