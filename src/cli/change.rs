@@ -12,6 +12,7 @@ use crate::protocol::control::{
 };
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,9 @@ impl Until {
         }
     }
 }
+
+/// Events that are there already come within this time.
+const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Who is asked, and whether it is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -171,9 +175,16 @@ fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
     if how.no_wait {
         return Ok(ExitCode::SUCCESS);
     }
-    while !until.is_so(&client.ask::<Listed>(&Call::List, what)?.app) {
-        let (Happened { event }, _) = events.receive(None, what)?;
-        let Some(event) = event else { continue };
+    loop {
+        let is_so = until.is_so(&client.ask::<Listed>(&Call::List, what)?.app);
+        // What has happened already is told, too.
+        let next = events.receive::<Happened>(is_so.then_some(AT_ONCE), what);
+        let event = match next {
+            Ok((Happened { event: Some(event) }, _)) => event,
+            Ok(_) => continue,
+            Err(_) if is_so => break,
+            Err(trouble) => return Err(trouble),
+        };
         println!("{}", event.text);
         if until.is_dashed_by(&event) {
             return Err(failed(&mut client, target, what, &event));

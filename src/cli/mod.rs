@@ -203,11 +203,14 @@ pub fn main() -> ExitCode {
     let control = arguments.control.as_deref();
     let how = |wait: Wait| How { control, no_wait: wait.no_wait };
     let whole = |app: String| Target { app, slot: None };
+    if !matches!(arguments.verb, Verb::Run(_) | Verb::Demo(_) | Verb::DemoWorker(_)) {
+        crate::sys::process::end_at_broken_pipe();
+    }
     let done = match arguments.verb {
-        Verb::Run(arguments) => return run::run(*arguments),
-        Verb::Demo(arguments) => return run::demo(arguments.listen, arguments.workers),
-        Verb::DemoWorker(arguments) => return crate::demo::serve(&arguments),
-        Verb::Check { file } => return run::check(file),
+        Verb::Run(arguments) => Ok(run::run(*arguments)),
+        Verb::Demo(arguments) => Ok(run::demo(arguments.listen, arguments.workers)),
+        Verb::DemoWorker(arguments) => Ok(crate::demo::serve(&arguments)),
+        Verb::Check { file } => Ok(run::check(file)),
         Verb::List { json } => list::list(control, json),
         Verb::Show { target, json } => show::show(&target, control, json),
         Verb::Events { app, json } => events::events(&app, control, json),

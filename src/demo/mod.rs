@@ -61,6 +61,7 @@ pub struct WorkerArguments {
 /// Serves until the stop signal; returns success once all connections are done.
 #[must_use]
 pub fn serve(arguments: &WorkerArguments) -> ExitCode {
+    print_lines(arguments.lines.unwrap_or(0));
     if let Some(status) = arguments.exit {
         return ExitCode::from(status);
     }
@@ -80,7 +81,6 @@ fn fail(error: &io::Error) -> ExitCode {
 async fn work(arguments: &WorkerArguments) -> io::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    print_lines(arguments.lines.unwrap_or(0));
     if let Some(delay) = arguments.start_delay {
         tokio::time::sleep(delay.0).await;
     }

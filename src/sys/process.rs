@@ -88,3 +88,10 @@ pub fn monotonic_nanos() -> u64 {
         secs * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
     })
 }
+/// From now on a write to a pipe that nobody reads ends this process silently, as it ends other programs
+/// (`signal(7)`): Rust begins with SIGPIPE ignored. For verbs that only print; a primary must live on.
+pub fn end_at_broken_pipe() {
+    let default = nix::sys::signal::SigHandler::SigDfl;
+    // SAFETY: the default disposition runs no code of ours.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, default) };
+}

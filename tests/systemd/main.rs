@@ -52,7 +52,10 @@ on_both! {
     the_first_connection_starts_the_service
     the_units_are_valid_and_hardened
     reload_under_load_loses_nothing
-    reload_to_a_broken_version_keeps_the_old_one
+    reload_to_a_broken_version_fails_and_keeps_the_old_one
+    the_operators_verbs_work
+    only_those_who_may_look_and_nobody_else_changes
+    varlinkctl_understands_it
     notify_reload_works_where_systemd_knows_it
     connections_wait_through_a_crash_loop
     the_watchdog_replaces_a_hung_primary
@@ -121,30 +124,158 @@ fn reload_under_load_loses_nothing(root: &Path) {
     assert_eq!(boxed.show("myapp", "NRestarts"), "0");
 }
 
-fn reload_to_a_broken_version_keeps_the_old_one(root: &Path) {
+fn reload_to_a_broken_version_fails_and_keeps_the_old_one(root: &Path) {
     let boxed = app(root);
     boxed.ok("curl -sS http://127.0.0.1:8080/");
     boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     let short = load(&boxed, 1);
-    // One that exits at once, one that cannot be executed, and one that is no configuration.
-    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"7\""));
-    boxed.run("systemctl reload myapp");
-    boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F 'in slot 0 exited with status 7 before it was ready; rolled back to generation 1'");
-    boxed.put(
-        "/etc/dogwatch/myapp.toml",
-        &APP.replace("/usr/bin/dogwatch", "/usr/bin/no-such-program"),
-    );
-    boxed.run("systemctl reload myapp");
-    boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F \"reload refused: /etc/dogwatch/myapp.toml:2: 'command': cannot find program '/usr/bin/no-such-program': No such file or directory\"");
-    boxed.put("/etc/dogwatch/myapp.toml", "instances = 4\n");
-    boxed.run("systemctl reload myapp");
-    boxed.until("journalctl --sync; journalctl -b -u myapp | grep -F \"/etc/dogwatch/myapp.toml:1: unknown key 'instances'\"");
-    wait_for("the end of the reload", || {
-        (boxed.show("myapp", "ActiveState") == "active").then_some(())
-    });
+    let broken = |worker: &str, ready: &str| {
+        APP.replace("\"--lines\", \"3\"", worker).replace("settle = \"50ms\"", ready)
+    };
+    let cases = [
+        (
+            broken("\"--lines\", \"2\", \"--exit\", \"7\"", ""),
+            "cannot reload 'myapp': the worker of generation 2 in slot 0 exited with status 7 before it was ready; rolled back to generation 1",
+        ),
+        (
+            broken("\"--mute\"", "timeout = \"1s\""),
+            "cannot reload 'myapp': the worker of generation 3 in slot 0 was not ready within 1s; rolled back to generation 1",
+        ),
+        (
+            broken("\"--die-after\", \"1s\"", "settle = \"3s\""),
+            "cannot reload 'myapp': the worker of generation 4 in slot 0 exited with status 1; rolled back to generation 1",
+        ),
+        (
+            APP.replace("/usr/bin/dogwatch", "/usr/bin/no-such-program"),
+            "cannot reload 'myapp': /etc/dogwatch/myapp.toml:2: 'command': cannot find program '/usr/bin/no-such-program': No such file or directory",
+        ),
+        (
+            "instances = 4\n".to_owned(),
+            "cannot reload 'myapp': /etc/dogwatch/myapp.toml:1: unknown key 'instances'",
+        ),
+    ];
+    for (file, verdict) in cases {
+        boxed.put("/etc/dogwatch/myapp.toml", &file);
+        let (said, code) = boxed.try_run("systemctl reload myapp");
+        assert_eq!(code, 1, "{verdict}: {said}");
+        assert_eq!(boxed.show("myapp", "ReloadResult"), "exit-code");
+        assert_eq!(boxed.show("myapp", "ActiveState"), "active");
+        boxed.until(&format!("journalctl --sync; journalctl -b -u myapp | grep -F \"{verdict}\""));
+    }
+    // The same for a person: the exit code, why, and the last lines.
+    boxed.put("/etc/dogwatch/myapp.toml", &broken("\"--lines\", \"60\", \"--exit\", \"7\"", ""));
+    let (said, code) = boxed.try_run("dogwatch reload myapp");
+    assert_eq!(code, 1, "{said}");
+    let last: Vec<&str> = said.lines().filter(|line| line.starts_with("    line ")).collect();
+    assert_eq!(last.len(), 50, "{said}");
+    assert!(last[49].contains("60"), "{said}");
     let answer = boxed.ok("curl -sS http://127.0.0.1:8080/");
     assert!(answer.contains("generation 1,"), "{answer}");
     short.stop().assert_clean(100);
+    // And back to a good one.
+    boxed.put("/etc/dogwatch/myapp.toml", APP);
+    boxed.ok("systemctl reload myapp");
+    assert_eq!(boxed.show("myapp", "ReloadResult"), "success");
+}
+
+fn the_operators_verbs_work(root: &Path) {
+    let boxed = app(root);
+    boxed.ok("curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let list = boxed.ok("dogwatch list");
+    assert!(list.contains("myapp   4/4  running"), "{list}");
+    for (verb, said) in [
+        ("show myapp", "unit: myapp.service"),
+        ("show myapp/3", "ready: after"),
+        ("reload myapp --dry-run", "no setting of 'myapp' would change"),
+        ("scale myapp +1", "scaled from 4 to 5 slots"),
+        ("stop myapp/4", "slot 4 is stopped"),
+        ("start myapp/4", "slot 4 is started again"),
+        ("restart myapp/0", "restarting slot 0"),
+        ("restart myapp", "restarting every slot"),
+        ("pause myapp", "paused"),
+        ("resume myapp", "resumed"),
+        ("reset myapp", "are forgotten"),
+        ("kill -s CONT myapp/1", "sent SIGCONT to"),
+        ("check /etc/dogwatch/myapp.toml", "good, 4 workers"),
+        ("scale myapp 4", "scaled from 5 to 4 slots"),
+    ] {
+        let answer = boxed.ok(&format!("dogwatch {verb}"));
+        assert!(answer.contains(said), "{verb}: {answer}");
+    }
+    // Everybody who is paused waits, nobody is refused.
+    boxed.ok("dogwatch pause myapp; (sleep 0.5; dogwatch resume myapp) & curl -sS -m 20 http://127.0.0.1:8080/; wait");
+    for (verb, code) in
+        [("show other", 3), ("show myapp/9", 4), ("stop myapp", 2), ("scale myapp 0", 1)]
+    {
+        let (said, was) = boxed.try_run(&format!("dogwatch {verb}"));
+        assert_eq!(was, code, "{verb}: {said}");
+    }
+}
+
+fn only_those_who_may_look_and_nobody_else_changes(root: &Path) {
+    let boxed = app(root);
+    boxed.ok(
+        "useradd -M watcher; useradd -M stranger; groupadd watchers; usermod -aG watchers watcher",
+    );
+    boxed.ok("curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let run = |user: &str, verb: &str| {
+        boxed.try_run(&format!(
+            "setpriv --reuid={user} --regid={user} --init-groups dogwatch {verb}"
+        ))
+    };
+    let (said, code) = run("watcher", "show myapp");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("only root and its own user may"), "{said}");
+    boxed
+        .put("/etc/dogwatch/myapp.toml", &format!("{APP}\n[control]\nreaders = [\"@watchers\"]\n"));
+    boxed.ok("systemctl reload myapp");
+    assert_eq!(run("watcher", "show myapp").1, 0);
+    assert!(run("watcher", "list").0.contains("running"));
+    for (user, verb) in
+        [("watcher", "reload myapp"), ("watcher", "scale myapp 1"), ("stranger", "show myapp")]
+    {
+        let (said, code) = run(user, verb);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("only root and its own user may"), "{said}");
+    }
+    assert!(run("stranger", "list").0.contains("'myapp'"), "it is told that there is one");
+    boxed.put(
+        "/etc/dogwatch/myapp.toml",
+        &format!("{APP}\n[control]\nreaders = [\"nobody-here\"]\n"),
+    );
+    let (said, code) = boxed.try_run("dogwatch reload myapp");
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("myapp.toml:8: 'control.readers': there is no user 'nobody-here'"),
+        "{said}"
+    );
+}
+
+fn varlinkctl_understands_it(root: &Path) {
+    let boxed = app(root);
+    if boxed.try_run("command -v varlinkctl").1 != 0 {
+        // It came with 255; our own client speaks the same protocol to the same socket.
+        return;
+    }
+    boxed.ok("curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let socket = "/run/dogwatch/myapp/control";
+    assert!(boxed.ok(&format!("varlinkctl info {socket}")).contains("org.dogwatch.Control"));
+    let described = boxed.ok(&format!("varlinkctl introspect {socket} org.dogwatch.Control"));
+    assert!(described.contains("method Reload("), "{described}");
+    let own = format!("varlinkctl call {socket} org.dogwatch.Control");
+    assert!(boxed.ok(&format!("{own}.List '{{}}'")).contains("\"readySlots\""));
+    let more = own.replace("call", "call --more");
+    let told = boxed.ok(&format!("{more}.Reload '{{}}'"));
+    assert!(told.contains("reload done: generation 2"), "{told}");
+    assert_eq!(told.matches("\"ready\"").count(), 4, "{told}");
+    boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"--lines\", \"3\"", "\"--exit\", \"7\""));
+    let (told, code) = boxed.try_run(&format!("{more}.Reload '{{}}'"));
+    assert!(code != 0 && told.contains("org.dogwatch.Control.RolledBack"), "{told}");
+    let (told, code) = boxed.try_run(&format!("{own}.Stop '{{\"slot\":77}}'"));
+    assert!(code != 0 && told.contains("NoSuchSlot"), "{told}");
 }
 
 fn notify_reload_works_where_systemd_knows_it(root: &Path) {
