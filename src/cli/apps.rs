@@ -68,15 +68,19 @@ pub(super) fn find(app: &str, path: Option<&Path>) -> Result<Client, Trouble> {
     let own = own.and_then(|folder| std::env::split_paths(&folder).next());
     let own = own.map(|folder| (None, folder.join("control")));
     let usual = sockets().into_iter().map(|(name, path)| (Some(name), path));
+    let mut silent = None;
     for (name, path) in own.into_iter().chain(usual) {
         if name.as_ref().is_some_and(|name| name != app) {
             continue;
         }
         match connect(app, &path) {
             Ok(Some(client)) if client.primary.name == app => return Ok(client),
-            Err(trouble) if name.is_some() => return Err(trouble),
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(trouble) => silent = silent.or(Some(trouble)),
         }
+    }
+    if let Some(trouble) = silent {
+        return Err(trouble);
     }
     let trouble =
         Trouble::new(Code::NotRunning, format!("cannot reach '{app}': it is not running"));

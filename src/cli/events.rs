@@ -16,7 +16,7 @@ pub(super) fn events(app: &str, control: Option<&Path>, json: bool) -> Result<Ex
     let mut ends = false;
     let followed = client.follow::<Happened>(&Call::Subscribe, "follow", |Happened { event }| {
         let Some(event) = event else { return ControlFlow::Continue(()) };
-        ends = event.kind == "stopping";
+        ends |= event.kind == "stopping";
         let line = if json {
             serde_json::to_string(&event).unwrap_or_default()
         } else {

@@ -4,7 +4,7 @@ use super::apps;
 use super::client::Client;
 use super::list::to_json;
 use super::trouble::{Code, Trouble, printable};
-use crate::protocol::control::{self, Call, Change, Event, Listed, Reloading};
+use crate::protocol::control::{self, Call, Change, Event, Failure, Listed, Reloading};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
@@ -61,10 +61,38 @@ pub(super) fn reload(
             Ok(ExitCode::SUCCESS)
         }
         Ok(None) => Err(Trouble::new(Code::Failed, "the reload has no verdict")),
+        Err(trouble) if arguments.json => {
+            tell_json(&trouble)?;
+            Err(Trouble { failure: None, ..trouble })
+        }
         // The journal has the lines already, each by itself.
         Err(trouble) if in_journal() => Err(Trouble { failure: None, ..trouble }),
         Err(trouble) => Err(trouble),
     }
+}
+
+/// The verdict that is none, as the last line.
+#[expect(clippy::print_stdout, reason = "the verdict")]
+fn tell_json(trouble: &Trouble) -> Result<(), Trouble> {
+    let line = Undone {
+        error: &trouble.message,
+        exit_code: trouble.code as u8,
+        hint: trouble.hint.as_deref(),
+        failure: trouble.failure.as_deref(),
+    };
+    println!("{}", one_line(&line)?);
+    Ok(())
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Undone<'a> {
+    error: &'a str,
+    exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a Failure>,
 }
 
 /// Standard error goes to the journal: this is the unit's ExecReload=, and the primary says all of it there.
@@ -84,7 +112,7 @@ fn say(app: &str, answer: &Reloading, json: bool) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn one_line(answer: &Reloading) -> Result<String, Trouble> {
+fn one_line(answer: &impl serde::Serialize) -> Result<String, Trouble> {
     let text = serde_json::to_string(answer);
     text.map_err(|e| Trouble::new(Code::Failed, format!("cannot write JSON: {e}")))
 }

@@ -171,12 +171,16 @@ impl Client<'_> {
                         .error(Error::RolledBack { text, generation, failure }, false)
                         .await;
                 }
-                "queued" if event.generation.is_some_and(|newer| newer > generation) => {
+                "queued" if event.instead_of == Some(generation) => {
                     let generation = event.generation.unwrap_or_default();
                     return self.error(Error::Superseded { generation }, false).await;
                 }
                 "stopping" => {
                     let reason = "everything is being stopped".to_owned();
+                    return self.error(Error::Refused { reason, hint: None }, false).await;
+                }
+                "lost" => {
+                    let reason = "its verdict was missed, for the client was too slow".to_owned();
                     return self.error(Error::Refused { reason, hint: None }, false).await;
                 }
                 _ if more => {

@@ -38,6 +38,7 @@ impl Events {
                 slot: slot.map(|slot| slot.0),
                 worker: worker.map(|worker| worker.0),
                 generation: generation.map(|generation| generation.0),
+                instead_of: instead_of(report),
             }));
         }
     }
@@ -54,8 +55,23 @@ pub(super) fn lost(count: u64) -> Event {
 }
 
 fn bare(kind: &str, text: String) -> Event {
-    let kind = kind.to_owned();
-    Event { time_usec: clock::wall_usec(), kind, text, slot: None, worker: None, generation: None }
+    Event {
+        time_usec: clock::wall_usec(),
+        kind: kind.to_owned(),
+        text,
+        slot: None,
+        worker: None,
+        generation: None,
+        instead_of: None,
+    }
+}
+
+fn instead_of(report: &Report) -> Option<u32> {
+    if let Report::Queued { instead_of: Some(generation), .. } = report {
+        Some(generation.0)
+    } else {
+        None
+    }
 }
 
 type Described = (&'static str, Option<Slot>, Option<WorkerId>, Option<Generation>);

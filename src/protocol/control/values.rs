@@ -285,6 +285,9 @@ pub struct Event {
     /// From which settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u32>,
+    /// A reload that waited before and will not be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<u32>,
 }
 
 /// A line of a worker's output.
