@@ -265,7 +265,7 @@ fn names_that_are_near_are_suggested() {
     assert!(code == 3 && why.contains("hint: did you mean 'webshop'"), "{why}");
     let completed = Command::new(dogwatch())
         .args(["--", "dogwatch", "reload", "webs"])
-        .env("COMPLETE", "fish")
+        .env("DOGWATCH_COMPLETE", "fish")
         .env("XDG_RUNTIME_DIR", place.path())
         .output()
         .unwrap();

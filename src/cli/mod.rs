@@ -5,6 +5,7 @@ mod change;
 mod client;
 mod events;
 mod list;
+mod man;
 mod reload;
 mod run;
 mod show;
@@ -33,6 +34,15 @@ struct Arguments {
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// The variable by which a shell asks for completions.
+const COMPLETE: &str = "DOGWATCH_COMPLETE";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  bash   dogwatch completions bash > /etc/bash_completion.d/dogwatch
+  zsh    dogwatch completions zsh > /usr/local/share/zsh/site-functions/_dogwatch
+  fish   dogwatch completions fish > ~/.config/fish/completions/dogwatch.fish";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -138,6 +148,20 @@ enum Verb {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Print the script that completes commands and app names in a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+        shell: String,
+    },
+    /// Print a man page, in the format of man(7)
+    #[command(hide = true)]
+    Man {
+        /// Which page
+        #[arg(value_enum, default_value = "dogwatch")]
+        page: man::Page,
+    },
     /// Serve HTTP on the passed sockets; what `demo` runs
     #[command(hide = true)]
     DemoWorker(crate::demo::WorkerArguments),
@@ -187,12 +211,31 @@ fn signal(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
+/// Prints what a shell has to read to complete our commands: it asks this program, which knows the running apps.
+#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
+fn completions(shell: &str) -> Result<ExitCode, trouble::Trouble> {
+    let cannot = |reason: String| {
+        trouble::Trouble::new(
+            trouble::Code::Failed,
+            format!("cannot complete for '{shell}': {reason}"),
+        )
+    };
+    let shells = clap_complete::env::Shells::builtins();
+    let completer = shells.completer(shell).ok_or_else(|| cannot("it is not known".to_owned()))?;
+    let mut script = Vec::new();
+    let written =
+        completer.write_registration(COMPLETE, "dogwatch", "dogwatch", "dogwatch", &mut script);
+    written.map_err(|e| cannot(e.to_string()))?;
+    print!("{}", String::from_utf8_lossy(&script));
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Does what the command line says and returns the exit code: 0 done, 1 failed, 2 usage or invalid configuration, 3 not
 /// running, 4 no such slot.
 #[must_use]
 pub fn main() -> ExitCode {
     // The shell asks for completions by a variable, before anything is parsed.
-    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
+    clap_complete::CompleteEnv::with_factory(Arguments::command).var(COMPLETE).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -211,6 +254,8 @@ pub fn main() -> ExitCode {
         Verb::Demo(arguments) => Ok(run::demo(arguments.listen, arguments.workers)),
         Verb::DemoWorker(arguments) => Ok(crate::demo::serve(&arguments)),
         Verb::Check { file } => Ok(run::check(file)),
+        Verb::Completions { shell } => completions(&shell),
+        Verb::Man { page } => man::print(&Arguments::command(), page),
         Verb::List { json } => list::list(control, json),
         Verb::Show { target, json } => show::show(&target, control, json),
         Verb::Events { app, json } => events::events(&app, control, json),

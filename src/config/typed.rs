@@ -21,6 +21,16 @@ macro_rules! typed {
         }
 
         impl $name {
+            /// Returns the keys as a file has them, dotted.
+            #[must_use]
+            pub fn keys() -> Vec<String> {
+                let kebab = |name: &str| name.replace('_', "-");
+                #[allow(unused_mut, clippy::allow_attributes, reason = "a table has no tables in it")]
+                let mut keys = vec![$(kebab(stringify!($key)),)*];
+                $(keys.extend(<$table_type>::keys().into_iter().map(|key| format!("{}.{key}", stringify!($table))));)*
+                keys
+            }
+
             /// Returns these settings, and `below` where they are silent.
             #[must_use]
             pub fn or(self, below: Self) -> Self {
