@@ -8,7 +8,7 @@ use super::usage::{Processes, Usage};
 use crate::protocol::control::{App, Call, Listed, Role, Slot, Worker};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// An app as `--json` tells it: what its primary says, and what its processes use.
@@ -61,18 +61,7 @@ pub(super) fn list(control: Option<&Path>, json: bool) -> Result<ExitCode, Troub
         Some(path) => vec![("app".to_owned(), path.to_owned())],
         None => apps::sockets(),
     };
-    let (mut listed, mut silent) = (vec![], vec![]);
-    for (name, path) in found {
-        match ask(&name, &path) {
-            Ok(Some(app)) => listed.push(app),
-            Ok(None) => {}
-            Err(trouble) => silent.push(Silent { name, reason: trouble.message }),
-        }
-    }
-    let processes = Processes::look();
-    let apps: Vec<Measured> =
-        listed.into_iter().map(|app| Measured::new(app, &processes)).collect();
-    let all = Apps { apps, silent };
+    let all = gather(found);
     if json {
         println!("{}", to_json(&all)?);
     } else if all.apps.is_empty() && all.silent.is_empty() {
@@ -84,6 +73,24 @@ pub(super) fn list(control: Option<&Path>, json: bool) -> Result<ExitCode, Troub
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks all primaries, and looks at the processes meanwhile.
+fn gather(found: Vec<(String, PathBuf)>) -> Apps {
+    let (mut listed, mut silent) = (vec![], vec![]);
+    let processes = std::thread::scope(|scope| {
+        let look = scope.spawn(Processes::look);
+        for (name, path) in found {
+            match ask(&name, &path) {
+                Ok(Some(app)) => listed.push(app),
+                Ok(None) => {}
+                Err(trouble) => silent.push(Silent { name, reason: trouble.message }),
+            }
+        }
+        look.join().unwrap_or_default()
+    });
+    let apps = listed.into_iter().map(|app| Measured::new(app, &processes)).collect();
+    Apps { apps, silent }
 }
 
 /// `None` when nobody listens there any more.

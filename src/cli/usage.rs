@@ -36,7 +36,7 @@ impl Usage {
 }
 
 /// The processes of this host at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Processes {
     stats: BTreeMap<i32, Stat>,
     children: BTreeMap<i32, Vec<i32>>,
