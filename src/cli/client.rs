@@ -23,6 +23,8 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub(super) struct Client {
     runtime: Runtime,
     connection: Connection<Stream>,
+    /// The same socket once more, to hang up while an answer is waited for.
+    socket: UnixStream,
     /// Who answers.
     pub(super) primary: Primary,
 }
@@ -44,6 +46,7 @@ impl Client {
             |e: io::Error| Trouble::new(Code::Failed, format!("cannot reach '{app}': {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(cannot)?;
+        let socket = stream.try_clone().map_err(cannot)?;
         let entered = runtime.enter();
         let stream = tokio::net::UnixStream::from_std(stream).map_err(cannot)?;
         drop(entered);
@@ -57,7 +60,7 @@ impl Client {
             listeners: vec![],
         };
         let connection = connection(stream, MAX_ANSWER);
-        let mut client = Self { runtime, connection, primary: nobody };
+        let mut client = Self { runtime, connection, socket, primary: nobody };
         client.primary = client.ask(&Call::Describe, "reach")?;
         Ok(client)
     }
@@ -92,6 +95,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Returns the socket; to shut it down ends the wait for an answer elsewhere.
+    pub(super) fn socket(&self) -> io::Result<UnixStream> {
+        self.socket.try_clone()
     }
 
     /// Sends a call; `more` wants many answers.

@@ -5,6 +5,7 @@ mod change;
 mod client;
 mod events;
 mod list;
+mod logs;
 mod man;
 mod reload;
 mod run;
@@ -74,6 +75,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the workers wrote and what became of them: from the journal, or from the primary's memory
+    Logs(logs::LogsArguments),
     /// Read everything again and relieve all workers, one at a time; the exit code is the verdict
     Reload(ReloadArguments),
     /// Stop, then start all slots or one, with the settings in force
@@ -259,6 +262,7 @@ pub fn main() -> ExitCode {
         Verb::List { json } => list::list(control, json),
         Verb::Show { target, json } => show::show(&target, control, json),
         Verb::Events { app, json } => events::events(&app, control, json),
+        Verb::Logs(arguments) => logs::logs(&arguments, control),
         Verb::Reload(arguments) => reload::reload(&arguments, control),
         Verb::Restart { target, wait } => change::restart(&target, how(wait)),
         Verb::Stop { target, wait } => change::stop(&target, how(wait)),

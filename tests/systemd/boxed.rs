@@ -192,6 +192,10 @@ fn install(layer: &Path) {
     };
     copy(support::dogwatch(), "usr/bin/dogwatch");
     copy(&support::load_client(), "usr/bin/load");
+    // The same program that reads the journal through libsystemd, where somebody has built it.
+    if let Some(other) = std::env::var_os("DOGWATCH_LIBSYSTEMD") {
+        copy(Path::new(&other), "usr/bin/dogwatch-libsystemd");
+    }
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     for unit in fs::read_dir(units).unwrap().flatten() {
         copy(

@@ -11,6 +11,7 @@ mod boxed;
 mod support;
 
 use boxed::Boxed;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use support::{Load, wait_for};
 
@@ -64,6 +65,7 @@ on_both! {
     a_template_serves_named_unix_sockets
     a_stopped_journal_stalls_nobody
     a_killed_primary_is_started_again
+    logs_are_read_from_the_journal
 }
 
 fn the_first_connection_starts_the_service(root: &Path) {
@@ -446,4 +448,101 @@ fn a_killed_primary_is_started_again(root: &Path) {
     boxed.until("test $(pgrep -fc '[d]ogwatch demo-worker') = 4");
     let after = boxed.ok("pgrep -f '[d]ogwatch demo-worker'");
     assert!(before.lines().all(|pid| !after.lines().any(|p| p == pid)), "{before} {after}");
+}
+
+/// The texts of these entries, without their times.
+fn logs(boxed: &Boxed, arguments: &str) -> Vec<String> {
+    let text = boxed.ok(&format!("journalctl --sync; dogwatch logs {arguments}"));
+    text.lines()
+        .map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest).to_owned())
+        .collect()
+}
+
+fn logs_are_read_from_the_journal(root: &Path) {
+    let boxed = app(root);
+    // Nobody has run yet, and nobody knows of it.
+    let (said, code) = boxed.try_run("dogwatch logs other");
+    let nothing = "dogwatch: cannot read the logs of 'other': it is not running, and the journal has nothing of 'other'";
+    assert!(code == 3 && said.starts_with(nothing), "{code}: {said}");
+    boxed.ok("curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let mut follow = boxed.enter("exec dogwatch logs myapp/2 -f -n 1 --json");
+    let mut follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("\"slot\":2") && first.contains("\"generation\":1"), "{first}");
+    boxed.ok("systemctl reload myapp");
+    wait_for("the reload", || {
+        (boxed.show("myapp", "StatusText") == "4 workers ready, generation 2").then_some(())
+    });
+    // Everything of the slot comes, as it comes; the last is that the old one has gone.
+    let (mut new, mut gone) = (0, String::new());
+    while new < 3 || gone.is_empty() {
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("\"slot\":2"), "{line}");
+        new += u32::from(line.contains("\"generation\":2") && line.contains("\"text\":\"line "));
+        if line.contains("has gone") {
+            gone = line;
+        }
+    }
+    assert!(gone.contains("\"messageId\":\"271aa528f76d40b49ed1b85c4227d83c\""), "{gone}");
+    // Whoever reads it leaves, and it ends, with what it started.
+    drop(lines);
+    wait_for("the end", || follow.try_wait().unwrap());
+    assert_eq!(boxed.run("pgrep -x journalctl"), "");
+    boxed.ok("systemctl stop myapp.socket myapp.service");
+    stopped_app_is_read(&boxed);
+}
+
+fn stopped_app_is_read(boxed: &Boxed) {
+    // All that journalctl has, in its order, but for the first lines of streams.
+    let all = logs(boxed, "myapp -n all");
+    let theirs = boxed.ok("journalctl -o json -u myapp | grep -vc 'writes here\"'");
+    assert_eq!(all.len().to_string(), theirs.trim());
+    assert!(all[0].starts_with("systemd: Starting "), "{all:?}");
+    assert!(all.iter().any(|line| line.starts_with("dogwatch: reload done")), "{all:?}");
+    assert!(all.last().unwrap().starts_with("systemd: "), "{all:?}");
+    let count = |arguments: &str| logs(boxed, arguments).len();
+    assert_eq!(logs(boxed, "myapp"), all[all.len().saturating_sub(50)..]);
+    assert_eq!(logs(boxed, "myapp -n 3"), all[all.len() - 3..]);
+    let lines = |slot: &str, more: &str| {
+        let lines = logs(boxed, &format!("myapp/{slot} -n all {more}"));
+        lines.iter().filter(|line| line.starts_with(&format!("myapp/{slot}: line "))).count()
+    };
+    assert_eq!(
+        (lines("2", ""), lines("2", "--generation 2"), lines("2", "--generation 1")),
+        (6, 3, 3)
+    );
+    assert_eq!(count("myapp --grep '^LINE '"), 0);
+    assert_eq!(count("myapp --grep '^line '"), 24);
+    assert_eq!(count("myapp --generation 1 --grep '^line '"), 12);
+    assert_eq!(count("myapp --since 1h -n all"), all.len());
+    assert_eq!(count("myapp --since @4000000000"), 0);
+    assert_eq!(boxed.ok("dogwatch logs myapp -n all | head -n 1").lines().count(), 1);
+    same_with_libsystemd(boxed);
+    // Somebody without rights is told why there is nothing.
+    let (said, code) = boxed.try_run("setpriv --reuid 1234 --clear-groups dogwatch logs myapp");
+    assert!(code == 3 && said.contains("hint: what the system's services write"), "{code}: {said}");
+}
+
+/// A binary built with the feature `journal`, where there is one, prints the same, to the byte.
+fn same_with_libsystemd(boxed: &Boxed) {
+    if boxed.try_run("test -x /usr/bin/dogwatch-libsystemd").1 != 0 {
+        return;
+    }
+    for arguments in [
+        "myapp -n all --json",
+        "myapp -n all",
+        "myapp",
+        "myapp -n 7 --json",
+        "myapp/2 --json",
+        "myapp --generation 2 --json",
+        "myapp --grep line -n 5",
+        "myapp --since 1h -n all",
+        "myapp --since @4000000000 -n all",
+    ] {
+        let ours = boxed.ok(&format!("dogwatch logs {arguments}"));
+        assert_eq!(boxed.ok(&format!("dogwatch-libsystemd logs {arguments}")), ours, "{arguments}");
+    }
+    boxed.ok("timeout 60 dogwatch-libsystemd logs myapp -f -n 2 | head -n 2");
 }
