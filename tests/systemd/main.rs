@@ -466,21 +466,35 @@ fn logs_are_read_from_the_journal(root: &Path) {
     assert!(code == 3 && said.starts_with(nothing), "{code}: {said}");
     boxed.ok("curl -sS http://127.0.0.1:8080/");
     boxed.until("test $(systemctl show -P ActiveState myapp) = active");
-    let mut follow = boxed.enter("exec dogwatch logs myapp/2 -f -n 1 --json");
+    new_entries_are_followed(&boxed, "dogwatch", 2);
+    if has_libsystemd(&boxed) {
+        new_entries_are_followed(&boxed, "dogwatch-libsystemd", 3);
+    }
+    boxed.ok("systemctl stop myapp.socket myapp.service");
+    stopped_app_is_read(&boxed);
+}
+
+/// A reload to this generation is seen by one that follows a slot.
+fn new_entries_are_followed(boxed: &Boxed, program: &str, generation: u32) {
+    let mut follow = boxed.enter(&format!("exec {program} logs myapp/2 -f -n 1 --json"));
     let mut follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
-    assert!(first.contains("\"slot\":2") && first.contains("\"generation\":1"), "{first}");
+    assert!(first.contains("\"slot\":2"), "{first}");
     boxed.ok("systemctl reload myapp");
     wait_for("the reload", || {
-        (boxed.show("myapp", "StatusText") == "4 workers ready, generation 2").then_some(())
+        let wanted = format!("4 workers ready, generation {generation}");
+        (boxed.show("myapp", "StatusText") == wanted).then_some(())
     });
     // Everything of the slot comes, as it comes; the last is that the old one has gone.
     let (mut new, mut gone) = (0, String::new());
     while new < 3 || gone.is_empty() {
         let line = lines.next().unwrap().unwrap();
         assert!(line.contains("\"slot\":2"), "{line}");
-        new += u32::from(line.contains("\"generation\":2") && line.contains("\"text\":\"line "));
+        new += u32::from(
+            line.contains(&format!("\"generation\":{generation}"))
+                && line.contains("\"text\":\"line "),
+        );
         if line.contains("has gone") {
             gone = line;
         }
@@ -490,8 +504,11 @@ fn logs_are_read_from_the_journal(root: &Path) {
     drop(lines);
     wait_for("the end", || follow.try_wait().unwrap());
     assert_eq!(boxed.run("pgrep -x journalctl"), "");
-    boxed.ok("systemctl stop myapp.socket myapp.service");
-    stopped_app_is_read(&boxed);
+    // Even what could not end anything itself leaves nothing behind.
+    boxed.ok(&format!(
+        "{program} logs myapp -f > /tmp/followed & until [ -s /tmp/followed ]; do :; done; kill -9 $!"
+    ));
+    boxed.until("! pgrep -x journalctl");
 }
 
 fn stopped_app_is_read(boxed: &Boxed) {
@@ -509,12 +526,10 @@ fn stopped_app_is_read(boxed: &Boxed) {
         let lines = logs(boxed, &format!("myapp/{slot} -n all {more}"));
         lines.iter().filter(|line| line.starts_with(&format!("myapp/{slot}: line "))).count()
     };
-    assert_eq!(
-        (lines("2", ""), lines("2", "--generation 2"), lines("2", "--generation 1")),
-        (6, 3, 3)
-    );
+    let generations = if has_libsystemd(boxed) { 3 } else { 2 };
+    assert_eq!((lines("2", ""), lines("2", "--generation 2")), (generations * 3, 3));
     assert_eq!(count("myapp --grep '^LINE '"), 0);
-    assert_eq!(count("myapp --grep '^line '"), 24);
+    assert_eq!(count("myapp -n all --grep '^line '"), generations * 12);
     assert_eq!(count("myapp --generation 1 --grep '^line '"), 12);
     assert_eq!(count("myapp --since 1h -n all"), all.len());
     assert_eq!(count("myapp --since @4000000000"), 0);
@@ -525,9 +540,13 @@ fn stopped_app_is_read(boxed: &Boxed) {
     assert!(code == 3 && said.contains("hint: what the system's services write"), "{code}: {said}");
 }
 
+fn has_libsystemd(boxed: &Boxed) -> bool {
+    boxed.try_run("test -x /usr/bin/dogwatch-libsystemd").1 == 0
+}
+
 /// A binary built with the feature `journal`, where there is one, prints the same, to the byte.
 fn same_with_libsystemd(boxed: &Boxed) {
-    if boxed.try_run("test -x /usr/bin/dogwatch-libsystemd").1 != 0 {
+    if !has_libsystemd(boxed) {
         return;
     }
     for arguments in [
