@@ -7,6 +7,7 @@ mod events;
 mod list;
 mod logs;
 mod man;
+mod monit;
 mod reload;
 mod run;
 mod show;
@@ -65,6 +66,12 @@ enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Watch an app, or all, in the whole terminal: slots, a reload as it goes, output; and keys to act
+    Monit {
+        /// The app; else all on this host
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: Option<String>,
     },
     /// Print what happens to an app, as it happens
     Events {
@@ -249,7 +256,11 @@ pub fn main() -> ExitCode {
     let control = arguments.control.as_deref();
     let how = |wait: Wait| How { control, no_wait: wait.no_wait };
     let whole = |app: String| Target { app, slot: None };
-    if !matches!(arguments.verb, Verb::Run(_) | Verb::Demo(_) | Verb::DemoWorker(_)) {
+    let lives_on = matches!(
+        arguments.verb,
+        Verb::Run(_) | Verb::Demo(_) | Verb::DemoWorker(_) | Verb::Monit { .. }
+    );
+    if !lives_on {
         crate::sys::process::end_at_broken_pipe();
     }
     let done = match arguments.verb {
@@ -261,6 +272,7 @@ pub fn main() -> ExitCode {
         Verb::Man { page } => man::print(&Arguments::command(), page),
         Verb::List { json } => list::list(control, json),
         Verb::Show { target, json } => show::show(&target, control, json),
+        Verb::Monit { app } => monit::monit(app, control),
         Verb::Events { app, json } => events::events(&app, control, json),
         Verb::Logs(arguments) => logs::logs(&arguments, control),
         Verb::Reload(arguments) => reload::reload(&arguments, control),
