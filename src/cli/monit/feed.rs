@@ -144,17 +144,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A signal to end, so that the terminal is left as it was.
+/// A signal to end, so that the terminal is left as it was. When that has hung up there is nothing to leave: SIGHUP ends
+/// us as it ends anybody.
 fn signals(news: &SyncSender<News>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
     let waited = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        signal(SignalKind::terminate())?.recv().await;
         Ok::<(), std::io::Error>(())
     });
     if waited.is_ok() {
@@ -187,7 +183,13 @@ fn sample(source: &Source, woken: &Receiver<()>, shown: &AtomicBool) {
     let mut client = None;
     let mut measured_ms = None;
     loop {
-        let told = match list(source, &mut client) {
+        let asked = now();
+        let mut listed = list(source, &mut client);
+        // A connection that was closed may be made anew; a primary that is silent is not asked twice.
+        if listed.is_err() && now().duration_since(asked) < BEAT {
+            listed = list(source, &mut client);
+        }
+        let told = match listed {
             Ok(app) => {
                 let at_ms = ms(now().duration_since(began));
                 // A measurement each second; what events lead to is only asked.
@@ -208,18 +210,13 @@ fn sample(source: &Source, woken: &Receiver<()>, shown: &AtomicBool) {
 
 /// Asks on the connection that there is, or on a new one.
 fn list(source: &Source, client: &mut Option<Client>) -> Result<App, Trouble> {
-    if let Some(open) = client {
-        match open.ask::<Listed>(&Call::List, "watch") {
-            Ok(Listed { app }) => return Ok(app),
-            Err(_) => *client = None,
-        }
-    }
-    let open = client.insert(source.connect()?);
-    let listed = open.ask::<Listed>(&Call::List, "watch");
-    if listed.is_err() {
-        *client = None;
-    }
-    listed.map(|listed| listed.app)
+    let mut open = match client.take() {
+        Some(open) => open,
+        None => source.connect()?,
+    };
+    let Listed { app } = open.ask(&Call::List, "watch")?;
+    *client = Some(open);
+    Ok(app)
 }
 
 fn why_lost(trouble: Trouble) -> String {

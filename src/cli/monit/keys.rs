@@ -50,6 +50,8 @@ impl State {
     }
 
     fn press_watching(&mut self, code: KeyCode) -> Option<Action> {
+        // It was read.
+        self.message = None;
         match code {
             KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
@@ -77,10 +79,7 @@ impl State {
             KeyCode::PageUp => model.lines.go(PAGE, selected),
             KeyCode::PageDown => model.lines.go(-PAGE, selected),
             KeyCode::End | KeyCode::Char('G') => model.lines.follow(),
-            KeyCode::Esc => {
-                model.lines.set_filter(String::new());
-                self.message = None;
-            }
+            KeyCode::Esc => model.lines.set_filter(String::new()),
             _ => {}
         }
     }

@@ -20,6 +20,8 @@ use super::apps;
 use super::trouble::{Code, Trouble};
 use feed::Feed;
 use look::Look;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ratatui::DefaultTerminal;
@@ -28,6 +30,7 @@ use ratatui::crossterm::execute;
 use state::{Action, News, State};
 use std::io::{self, IsTerminal as _};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
@@ -62,6 +65,11 @@ pub(super) fn monit(app: Option<String>, control: Option<&Path>) -> Result<ExitC
     let ended = run(&mut terminal, &mut state, &mut feed, &news);
     leave();
     feed.end();
+    if terminal.show_cursor().is_err() {
+        // The terminal is gone: nobody reads what became of it, and to say it there would fail again.
+        std::mem::forget(terminal);
+        return Ok(ExitCode::FAILURE);
+    }
     ended.map_err(cannot)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -77,7 +85,7 @@ fn enter() -> io::Result<DefaultTerminal> {
 /// Gives it back.
 fn leave() {
     let _ = execute!(io::stdout(), DisableBracketedPaste);
-    ratatui::restore();
+    let _ = ratatui::try_restore();
 }
 
 fn run(
@@ -94,7 +102,10 @@ fn run(
         }
         is_new = false;
         let mut actions = vec![];
-        if event::poll(TICK)? {
+        if wait()?.is_break() {
+            return Ok(());
+        }
+        while event::poll(Duration::ZERO)? {
             is_new = true;
             actions.extend(react(state, &event::read()?));
         }
@@ -108,6 +119,24 @@ fn run(
             }
         }
     }
+}
+
+/// Waits for a key, or a moment; breaks when the terminal is gone. crossterm would wait as well, but it reads a terminal
+/// that has hung up again and again and never returns.
+fn wait() -> io::Result<ControlFlow<()>> {
+    let stdin = io::stdin();
+    let mut waited = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let tick = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut waited, tick) {
+        // Another size of the terminal comes as a signal.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    if waited[0].revents().is_some_and(|flags| flags.intersects(gone)) {
+        return Ok(ControlFlow::Break(()));
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 fn react(state: &mut State, event: &Event) -> Option<Action> {
