@@ -1,6 +1,7 @@
 //! Draws the state, and nothing else: the same state on a screen of the same size looks the same.
 
 use super::super::text;
+use super::lines::LogLine;
 use super::look::{self, Look, clean};
 use super::model::Model;
 use super::state::{Mode, State};
@@ -292,27 +293,34 @@ fn draw_log_head(model: &Model, width: u16) -> Line<'static> {
     Line::from(format!("{text:-<width$}"))
 }
 
+/// The newest at the bottom; what is wider than the screen goes on in the next row.
 fn draw_log(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
-    let shown = model.lines.shown(usize::from(area.height), model.selected);
-    let lines: Vec<Line<'_>> = shown
-        .into_iter()
-        .map(|line| {
-            let mut spans = vec![];
-            // The time of day, where there is room.
-            if area.width >= 100 && line.time_usec > 0 {
-                let moment = text::moment(line.time_usec);
-                spans.push(Span::styled(
-                    format!("{} ", moment.get(11..19).unwrap_or_default()),
-                    look.dim(),
-                ));
-            }
-            let whose = line.slot.map_or("  * ".to_owned(), |slot| format!("{slot:>3} "));
-            spans.push(Span::styled(whose, Style::new().add_modifier(Modifier::BOLD)));
-            spans.push(Span::raw(clean(&line.text)));
-            Line::from(spans)
-        })
-        .collect();
-    frame.render_widget(Paragraph::new(lines), area);
+    let (width, height) = (usize::from(area.width), usize::from(area.height));
+    let shown = model.lines.shown(height, model.selected);
+    let mut rows: Vec<Line<'_>> =
+        shown.into_iter().flat_map(|line| log_rows(line, width, look)).collect();
+    rows.drain(..rows.len().saturating_sub(height));
+    frame.render_widget(Paragraph::new(rows), area);
+}
+
+fn log_rows(line: &LogLine, width: usize, look: Look) -> Vec<Line<'static>> {
+    // The time of day, where there is room.
+    let time = match width {
+        100.. if line.time_usec > 0 => text::moment(line.time_usec),
+        _ => String::new(),
+    };
+    let time = time.get(11..20).unwrap_or_default().replace('.', " ");
+    let whose = line.slot.map_or("  * ".to_owned(), |slot| format!("{slot:>3} "));
+    let indent = time.len() + whose.len();
+    let text: Vec<char> = clean(&line.text).chars().collect();
+    let mut parts = text.chunks(width.saturating_sub(indent).max(1)).map(String::from_iter);
+    let first = Line::from(vec![
+        Span::styled(time, look.dim()),
+        Span::styled(whose, Style::new().add_modifier(Modifier::BOLD)),
+        Span::raw(parts.next().unwrap_or_default()),
+    ]);
+    let rest = parts.map(|part| Line::from(format!("{:indent$}{part}", "")));
+    std::iter::once(first).chain(rest).collect()
 }
 
 /// The keys; or the question, whose answers come first, for nobody may miss them.
@@ -373,7 +381,6 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
 #[cfg(test)]
 mod tests {
     use super::super::example::{app, rollout, sample};
-    use super::super::lines::LogLine;
     use super::super::state::{Message, News};
     use super::super::wish::{Change, Wish};
     use super::*;
@@ -537,6 +544,18 @@ mod tests {
         assert!(narrow[6].starts_with("    - leaving draining"), "{narrow:#?}");
         assert!(narrow[11].starts_with("q quit  ? help"), "{narrow:#?}");
         screen(&State::new(None), 80, 24);
+    }
+
+    #[test]
+    fn long_lines_go_on_in_the_next_row() {
+        let mut state = watching(app(1));
+        let text = format!("{}end", "long ".repeat(30));
+        let line = LogLine { time_usec: 0, slot: Some(0), text };
+        state.hear(News::Line("web".to_owned(), line));
+        let seen = screen(&state, 80, 24);
+        assert!(seen[11].starts_with("  0 long long"), "{seen:#?}");
+        assert!(seen[12].starts_with("    ong long"), "{seen:#?}");
+        assert_eq!(seen[13], "    d");
     }
 
     #[test]

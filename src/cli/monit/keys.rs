@@ -50,8 +50,10 @@ impl State {
     }
 
     fn press_watching(&mut self, code: KeyCode) -> Option<Action> {
-        // It was read.
-        self.message = None;
+        // It was read; but who says yes to a question that was not asked is to see why.
+        if !matches!(code, KeyCode::Char('y' | 'n')) {
+            self.message = None;
+        }
         match code {
             KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
