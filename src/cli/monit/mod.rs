@@ -61,6 +61,7 @@ pub(super) fn monit(app: Option<String>, control: Option<&Path>) -> Result<ExitC
     }
     let mut state = State::new(app);
     let cannot = |e: io::Error| Trouble::new(Code::Failed, format!("cannot draw: {e}"));
+    unpaste_at_panic();
     let mut terminal = enter().map_err(cannot)?;
     let ended = run(&mut terminal, &mut state, &mut feed, &news);
     leave();
@@ -72,6 +73,15 @@ pub(super) fn monit(app: Option<String>, control: Option<&Path>) -> Result<ExitC
     }
     ended.map_err(cannot)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What ratatui's own hook does not know of.
+fn unpaste_at_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = execute!(io::stdout(), DisableBracketedPaste);
+        before(info);
+    }));
 }
 
 /// Takes the terminal. From here on it is given back whatever happens: ratatui's own hook does so at a panic.
