@@ -11,11 +11,11 @@
 //! | room | what it is | may know |
 //! |---|---|---|
 //! | [`core`] | the supervisor as a pure state machine: events in, actions out | nobody |
-//! | [`protocol`] | bytes to values and back: notify messages, the journal, procfs, a worker's environment | nobody |
+//! | [`protocol`] | bytes to values and back: the control socket, notify messages, the journal, procfs, a worker's environment | nobody |
 //! | [`config`] | file and flags to settings that are valid by construction | core's `Policy` |
 //! | [`sys`] | the system calls that need `unsafe` or care | nobody |
 //! | [`primary`] | the shell: the only place that knows core and sys | core, protocol, config, sys |
-//! | [`cli`] | arguments as typed, exit codes | config, primary, demo |
+//! | [`cli`] | arguments as typed, exit codes; every verb but `run` is a client of the control socket | core, protocol, config, sys, primary, demo |
 //! | [`demo`] | the built-in worker of `dogwatch demo` and of the tests | config |
 //!
 //! `tests/architecture.rs` holds the last column.
@@ -24,7 +24,7 @@
 //!
 //! ```text
 //!  kernel, systemd, workers, operator
-//!      │ signals, notify sockets, pipes, procfs
+//!      │ signals, notify sockets, pipes, procfs, control socket
 //!      ▼
 //!  primary: read one source, bounded ──► protocol: parse ──► Event
 //!                                                              │

@@ -14,6 +14,7 @@ mod query;
 mod show;
 mod since;
 
+pub(super) use entry::Entry;
 pub(super) use query::Next;
 
 use super::client::Client;
@@ -21,7 +22,6 @@ use super::target::Target;
 use super::trouble::{Code, Trouble};
 use super::{apps, text};
 use crate::protocol::control::{Call, Listed, Primary};
-use entry::Entry;
 use filter::Filter;
 use journal::{Journal, Wanted};
 use memory::Memory;
@@ -98,18 +98,11 @@ pub(super) fn logs(arguments: &LogsArguments, control: Option<&Path>) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Follows an app's entries, of one slot if one is named, with so many of the last ones before. Each says which worker
-/// wrote it, where that is known.
-#[expect(dead_code, reason = "this is for verbs that show more than logs")]
-pub(super) fn follow(
-    primary: &Primary,
-    slot: Option<u16>,
-    last: usize,
-    control: Option<&Path>,
-) -> Result<Logs, Trouble> {
-    let filter = Filter { slot, ..Filter::default() };
-    let wanted = Wanted { filter, last: Some(last), follow: true, whose: true };
-    Logs::of(apps::find(&primary.name, control)?, control, wanted)
+/// Follows the entries of the app that answers, with so many of the last ones before. Dropping it ends what reads them.
+pub(super) fn follow(client: Client, last: usize, control: Option<&Path>) -> Result<Logs, Trouble> {
+    let filter = Filter::default();
+    let wanted = Wanted { filter, last: Some(last), follow: true, whose: false };
+    Logs::of(client, control, wanted)
 }
 
 /// An app's entries, as they come.

@@ -5,7 +5,7 @@ use super::super::apps;
 use super::super::client::Client;
 use super::super::trouble::{Code, Trouble};
 use super::super::usage::Processes;
-use super::logs::{self, Children};
+use super::logs;
 use super::model::{Sample, Usages};
 use super::state::News;
 use super::wish::Wish;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +37,9 @@ pub(super) struct Feed {
     control: Option<PathBuf>,
     news: SyncSender<News>,
     watched: BTreeMap<String, Watch>,
-    children: Children,
+    /// The view has ended; whoever has started a process ends it.
+    ended: Arc<AtomicBool>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// The feeds of one app.
@@ -52,8 +55,8 @@ impl Feed {
         let (news, receiver) = mpsc::sync_channel(UNREAD);
         let sender = news.clone();
         thread(move || signals(&sender));
-        let (watched, children) = (BTreeMap::new(), Children::default());
-        (Self { control, news, watched, children }, receiver)
+        let (watched, ended, readers) = (BTreeMap::new(), Arc::default(), vec![]);
+        (Self { control, news, watched, ended, readers }, receiver)
     }
 
     /// Tells from now on which apps there are.
@@ -65,7 +68,8 @@ impl Feed {
     /// Watches this app, and lets the others rest.
     pub(super) fn show(&mut self, app: &str) {
         if !self.watched.contains_key(app) {
-            self.watched.insert(app.to_owned(), self.watch(app));
+            let watch = self.watch(app);
+            self.watched.insert(app.to_owned(), watch);
         }
         for (name, watch) in &self.watched {
             watch.shown.store(name == app, Ordering::Relaxed);
@@ -73,7 +77,7 @@ impl Feed {
         }
     }
 
-    fn watch(&self, app: &str) -> Watch {
+    fn watch(&mut self, app: &str) -> Watch {
         let (wake, woken) = mpsc::channel();
         let shown = Arc::new(AtomicBool::new(true));
         let source = || Source {
@@ -85,14 +89,19 @@ impl Feed {
         thread(move || sample(&samples, &woken, &is_shown));
         let (events, wakes) = (source(), wake.clone());
         thread(move || follow_events(&events, &wakes));
-        let (lines, children) = (source(), self.children.clone());
-        thread(move || logs::follow(&lines, &children));
+        let (lines, ended) = (source(), Arc::clone(&self.ended));
+        let reader = std::thread::Builder::new().spawn(move || logs::follow(&lines, &ended));
+        self.readers.extend(reader);
         Watch { shown, wake }
     }
 
-    /// Ends what was started beside us.
-    pub(super) fn end(&self) {
-        self.children.end();
+    /// Ends the processes that read the journal for us. `news` is not read any more.
+    pub(super) fn end(&mut self, news: Receiver<News>) {
+        self.ended.store(true, Ordering::Relaxed);
+        drop(news);
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
     }
 
     /// Asks a primary to do something; what becomes of it is news.
@@ -113,6 +122,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// The control socket that was named.
+    pub(super) fn control(&self) -> Option<&Path> {
+        self.control.as_deref()
+    }
+
     /// Connects to the primary.
     pub(super) fn connect(&self) -> Result<Client, Trouble> {
         apps::find(&self.app, self.control.as_deref())

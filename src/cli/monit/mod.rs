@@ -65,7 +65,7 @@ pub(super) fn monit(app: Option<String>, control: Option<&Path>) -> Result<ExitC
     let mut terminal = enter().map_err(cannot)?;
     let ended = run(&mut terminal, &mut state, &mut feed, &news);
     leave();
-    feed.end();
+    feed.end(news);
     if terminal.show_cursor().is_err() {
         // The terminal is gone: nobody reads what became of it, and to say it there would fail again.
         std::mem::forget(terminal);
