@@ -84,7 +84,14 @@ impl Described<'_> {
                     self.check_fields(fields, object(), at);
                 }
             }
-            other => panic!("{at}: {other:?} is not used here"),
+            Type::Float
+            | Type::ForeignObject
+            | Type::Any
+            | Type::Map(_)
+            | Type::Enum(_)
+            | Type::Object(_) => {
+                panic!("{at}: {kind:?} is not used here")
+            }
         }
     }
 

@@ -256,9 +256,10 @@ pub fn main() -> ExitCode {
     let control = arguments.control.as_deref();
     let how = |wait: Wait| How { control, no_wait: wait.no_wait };
     let whole = |app: String| Target { app, slot: None };
+    // These have something to put in order at their end, or do not end for that.
     let lives_on = matches!(
         arguments.verb,
-        Verb::Run(_) | Verb::Demo(_) | Verb::DemoWorker(_) | Verb::Monit { .. }
+        Verb::Run(_) | Verb::Demo(_) | Verb::DemoWorker(_) | Verb::Monit { .. } | Verb::Logs(_)
     );
     if !lives_on {
         crate::sys::process::end_at_broken_pipe();
