@@ -14,7 +14,7 @@ mod query;
 mod show;
 mod since;
 
-pub(super) use entry::Entry;
+pub(super) use entry::{Entry, Source as Whose};
 pub(super) use query::Next;
 
 use super::client::Client;

@@ -269,15 +269,14 @@ fn wait(woken: &Receiver<()>, shown: &AtomicBool) -> ControlFlow<()> {
     }
 }
 
-/// Tells events, and wakes who looks at the app; so does the end of the connection.
+/// Wakes who looks at the app when something happens in it; so does the end of the connection.
 fn follow_events(source: &Source, wake: &Sender<()>) {
     loop {
         if let Ok(mut client) = source.connect() {
             let mut is_over = false;
-            let _ = client.follow(&Call::Subscribe, "watch", |Happened { event }| {
-                let told = event.map(|event| source.tell(|app| News::Event(app, event)));
-                let told = told.unwrap_or(ControlFlow::Continue(()));
-                is_over = told.is_break() || wake.send(()).is_err();
+            // What happened is told by the log; here it is the moment to look.
+            let _ = client.follow(&Call::Subscribe, "watch", |_: Happened| {
+                is_over = wake.send(()).is_err();
                 if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if is_over || wake.send(()).is_err() {

@@ -1,6 +1,6 @@
 //! Where the view's log lines come from: what `dogwatch logs -f` reads.
 
-use super::super::logs::{self, Entry, Next};
+use super::super::logs::{self, Entry, Next, Whose};
 use super::super::trouble::{Trouble, printable};
 use super::feed::{Source, rest};
 use super::lines::LogLine;
@@ -58,8 +58,12 @@ fn read(
     let mut logs = logs::follow(client, BEFORE, source.control())?;
     while !ended.load(Ordering::Relaxed) {
         match logs.next(SLICE)? {
-            Next::Some(Entry { time_usec, slot, text, .. }) if time_usec > before => {
+            Next::Some(Entry { time_usec, slot, text, source: whose, .. })
+                if time_usec > before =>
+            {
                 *told_usec = time_usec;
+                // What became of workers stands out from what they wrote.
+                let text = if whose == Whose::Worker { text } else { format!("* {text}") };
                 if tell(source, time_usec, slot, &text).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }

@@ -2,7 +2,7 @@
 
 use super::super::usage::{Usage, workers};
 use super::lines::{Lines, LogLine};
-use crate::protocol::control::{App, Event, Slot};
+use crate::protocol::control::{App, Slot};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many samples make a history: a minute.
@@ -108,14 +108,6 @@ impl Model {
     /// Keeps a line of output.
     pub(super) fn hear(&mut self, line: LogLine) {
         self.lines.push(line, self.selected);
-    }
-
-    /// Keeps what happened as a line among the others, unless the journal has it there anyway.
-    pub(super) fn happen(&mut self, event: Event) {
-        if self.app.as_ref().is_some_and(|app| app.primary.log == "journal") {
-            return;
-        }
-        self.hear(LogLine { time_usec: event.time_usec, slot: None, text: event.text });
     }
 
     /// Selects the next slot, or the one before.

@@ -3,7 +3,6 @@
 use super::lines::LogLine;
 use super::model::{Model, Sample};
 use super::wish::Wish;
-use crate::protocol::control::Event;
 use std::collections::BTreeMap;
 
 /// What the feeds tell.
@@ -15,8 +14,6 @@ pub(super) enum News {
     Sample(String, Box<Sample>),
     /// An app's primary cannot be asked, and why.
     Lost(String, String),
-    /// Something happened in an app.
-    Event(String, Event),
     /// A line of an app's output.
     Line(String, LogLine),
     /// What became of a wish, and lines that say more.
@@ -92,7 +89,6 @@ impl State {
             News::Apps(apps) => return self.take_apps(apps),
             News::Sample(app, sample) => self.of(app).take(*sample),
             News::Lost(app, why) => self.of(app).lose(why),
-            News::Event(app, event) => self.of(app).happen(event),
             News::Line(app, line) => self.of(app).hear(line),
             News::Answer { app, message, lines } => {
                 self.message = Some(message);
