@@ -2,7 +2,6 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
 /// Whether standard output is a terminal that may be coloured (no-color.org).
 pub(super) fn colour() -> bool {
@@ -82,10 +81,25 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// A moment in microseconds since 1970, in UTC as RFC 3339 has it, to the millisecond.
+/// A moment in microseconds since 1970, in the caller's time zone as RFC 3339 has it, to the millisecond.
 pub(super) fn moment(usec: u64) -> String {
-    let since = std::time::UNIX_EPOCH + Duration::from_micros(usec);
-    humantime::format_rfc3339_millis(since).to_string()
+    local(usec, "%Y-%m-%dT%H:%M:%S%.3f%:z")
+}
+
+/// The same as the journal shows it: `Nov 21 10:00:01.123`.
+pub(super) fn journal_moment(usec: u64) -> String {
+    local(usec, "%b %d %H:%M:%S%.3f")
+}
+
+/// Only the time of day: `10:00:01`.
+pub(super) fn time_of_day(usec: u64) -> String {
+    local(usec, "%H:%M:%S")
+}
+
+fn local(usec: u64, format: &str) -> String {
+    let usec = i64::try_from(usec).unwrap_or(i64::MAX);
+    let at = jiff::Timestamp::from_microsecond(usec).unwrap_or(jiff::Timestamp::MAX);
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
 }
 
 #[cfg(test)]
@@ -104,6 +118,7 @@ mod tests {
             [10, 2048, 36_175_872, 1_288_490_189].map(size),
             ["10B", "2.0K", "34.5M", "1.2G"]
         );
-        assert_eq!(moment(1_700_000_000_123_456), "2023-11-14T22:13:20.123Z");
+        let at: jiff::Timestamp = moment(1_700_000_000_123_456).parse().unwrap();
+        assert_eq!(at.as_millisecond(), 1_700_000_000_123, "it names its own time zone");
     }
 }

@@ -40,9 +40,6 @@ const SLICE: Duration = Duration::from_millis(500);
 
 /// What `logs` is given.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Times are printed in UTC, and --since means UTC where it does not say otherwise."
-)]
 pub(super) struct LogsArguments {
     /// The app, or one slot of it
     #[arg(value_name = "APP[/SLOT]", add = super::complete_apps())]

@@ -4,12 +4,10 @@ use super::entry::Entry;
 use crate::cli::text;
 use crate::cli::trouble::printable;
 
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
 /// Returns it with the end of its line.
 pub(super) fn text(entry: &Entry, colour: bool) -> String {
-    let head = format!("{} {}: ", moment(entry.time_usec), printable(&entry.identifier));
+    let head =
+        format!("{} {}: ", text::journal_moment(entry.time_usec), printable(&entry.identifier));
     let (on, off) = match entry.priority {
         Some(0..=3) if colour => ("\x1b[31m", "\x1b[0m"),
         Some(4) if colour => ("\x1b[33m", "\x1b[0m"),
@@ -27,17 +25,6 @@ pub(super) fn text(entry: &Entry, colour: bool) -> String {
     shown
 }
 
-/// `Nov 21 10:00:01.123Z`; the Z is for UTC.
-fn moment(usec: u64) -> String {
-    let full = text::moment(usec);
-    let month = full.get(5..7).and_then(|month| month.parse::<usize>().ok());
-    let month = month.and_then(|month| MONTHS.get(month.wrapping_sub(1)));
-    match (month, full.get(8..10), full.get(11..)) {
-        (Some(month), Some(day), Some(time)) => format!("{month} {day} {time}"),
-        _ => full,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +40,7 @@ mod tests {
             text: text.to_owned(),
         };
         let entry = |text: &str| Entry::from_line("myapp", line(text));
-        let head = "Nov 21 10:20:01.123Z myapp/3: ";
+        let head = format!("{} myapp/3: ", text::journal_moment(1_795_256_401_123_456));
         assert_eq!(text(&entry("hello"), true), format!("{head}hello\n"));
         assert_eq!(text(&entry("\x1b[2Jgone\r"), true), format!("{head}\u{fffd}[2Jgone\u{fffd}\n"));
         assert_eq!(

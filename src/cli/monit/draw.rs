@@ -306,10 +306,9 @@ fn draw_log(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
 fn log_rows(line: &LogLine, width: usize, look: Look) -> Vec<Line<'static>> {
     // The time of day, where there is room.
     let time = match width {
-        100.. if line.time_usec > 0 => text::moment(line.time_usec),
+        100.. if line.time_usec > 0 => format!("{} ", text::time_of_day(line.time_usec)),
         _ => String::new(),
     };
-    let time = time.get(11..20).unwrap_or_default().replace('.', " ");
     let whose = line.slot.map_or("  * ".to_owned(), |slot| format!("{slot:>3} "));
     let indent = time.len() + whose.len();
     let text: Vec<char> = clean(&line.text).chars().collect();
