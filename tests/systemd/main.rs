@@ -453,9 +453,7 @@ fn a_killed_primary_is_started_again(root: &Path) {
 /// The texts of these entries, without their times.
 fn logs(boxed: &Boxed, arguments: &str) -> Vec<String> {
     let text = boxed.ok(&format!("journalctl --sync; dogwatch logs {arguments}"));
-    text.lines()
-        .map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest).to_owned())
-        .collect()
+    text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or(line).to_owned()).collect()
 }
 
 fn logs_are_read_from_the_journal(root: &Path) {
