@@ -47,16 +47,19 @@ pub(super) struct Processes {
 impl Processes {
     /// Looks at all of them once.
     pub(super) fn look() -> Self {
-        let mut stats = BTreeMap::new();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if let Some(stat) = read_stat(pid) {
-                stats.insert(pid, stat);
-            }
-        }
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids: Vec<i32> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let read = |pids: &[i32]| -> Vec<(i32, Stat)> {
+            pids.iter().filter_map(|pid| Some((*pid, read_stat(*pid)?))).collect()
+        };
+        // Procfs makes the text of each anew, which is most of the work: two do it in half the time.
+        let (ours, theirs) = pids.split_at(pids.len() / 2);
+        let stats: BTreeMap<i32, Stat> = std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| read(theirs));
+            let ours = read(ours);
+            ours.into_iter().chain(theirs.join().unwrap_or_default()).collect()
+        });
         let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for (pid, stat) in &stats {
             children.entry(stat.parent).or_default().push(*pid);
@@ -128,24 +131,32 @@ fn read_stat(pid: i32) -> Option<Stat> {
 
 /// The open connections of an app's listeners, by inode; `None` when nobody can tell.
 fn open_connections(app: &App, mut pids: impl Iterator<Item = i32>) -> Option<BTreeSet<u64>> {
-    let addresses = app.primary.listeners.iter().map(|listener| listener.address.as_str());
-    let ports: BTreeSet<u16> =
-        addresses.clone().filter_map(|a| a.rsplit_once(':')?.1.parse().ok()).collect();
-    let paths: BTreeSet<&str> = addresses.filter(|address| address.starts_with('/')).collect();
     // All workers are in the same network namespace.
     let pid = pids.next()?;
-    let table =
-        |name| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+    let addresses: Vec<&str> =
+        app.primary.listeners.iter().map(|listener| listener.address.as_str()).collect();
     let mut inodes = BTreeSet::new();
-    if !ports.is_empty() {
-        for name in ["tcp", "tcp6"] {
-            inodes.extend(procfs::established(&table(name), |port| ports.contains(&port)));
+    // A socket of IPv6 has its connections in that table, those of IPv4 clients included.
+    for (name, is_v6) in [("tcp", false), ("tcp6", true)] {
+        let meant = addresses.iter().filter(|a| !a.starts_with('/') && a.starts_with('[') == is_v6);
+        let ports: BTreeSet<u16> =
+            meant.filter_map(|a| a.rsplit_once(':')?.1.parse().ok()).collect();
+        if !ports.is_empty() {
+            inodes.extend(procfs::established(&table(pid, name), |port| ports.contains(&port)));
         }
     }
-    if !paths.is_empty() {
-        inodes.extend(procfs::connected(&table("unix"), |path| paths.contains(path)));
+    if addresses.iter().any(|address| address.starts_with('/')) {
+        inodes.extend(procfs::connected(&table(pid, "unix"), |path| addresses.contains(&path)));
     }
     Some(inodes)
+}
+
+/// Reads a table of the network, in few pieces: for each the kernel walks through all of its sockets.
+fn table(pid: i32, name: &str) -> String {
+    let mut bytes = Vec::with_capacity(64 * 1024);
+    let file = File::open(format!("/proc/{pid}/net/{name}"));
+    let _ = file.and_then(|mut file| file.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// How many of these connections the processes hold; `None` when we may not look.
