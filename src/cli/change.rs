@@ -4,11 +4,12 @@
 use super::apps;
 use super::client::Client;
 use super::target::Target;
-use super::trouble::{Code, Trouble};
+use super::text::say;
+use super::trouble::{Code, Trouble, printable};
 use super::usage::workers;
 use crate::protocol::control::{
-    App, Call, Event, Happened, Kill, Killed, Listed, MaybeSlot, OneSlot, Restarted, Scale, Scaled,
-    Shown, SlotState,
+    App, AppState, Call, Event, Happened, Kill, Killed, Listed, MaybeSlot, OneSlot, Restarted,
+    Scale, Scaled, Shown, Slot, SlotState,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,33 +18,63 @@ use std::time::Duration;
 /// What is waited for.
 #[derive(Clone, Copy, Debug)]
 enum Until {
-    /// These slots are served, by workers that are newer than this one, and nobody is leaving them.
+    /// This slot, or every one that is not stopped, is served by workers that are newer than this one.
     Served { slot: Option<u16>, newer_than: u64 },
-    /// Nobody is in these slots.
-    Empty { slot: Option<u16> },
-    /// There are so many slots, all served, and nobody beyond them.
-    Slots(u16),
+    /// Nobody is in this slot.
+    Empty(u16),
+    /// Nobody is anywhere, and the app is paused.
+    Paused,
+    /// The slots that are new are served, those that are too many are empty.
+    Slots { from: u16, to: u16 },
+}
+
+/// How things stand with what is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Yes,
+    NotYet,
+    /// It will not come to pass, and why.
+    Never(String),
+}
+
+fn never(why: &str) -> Verdict {
+    Verdict::Never(why.to_owned())
 }
 
 impl Until {
-    fn is_so(self, app: &App) -> bool {
-        let meant = |slot: u16, which: Option<u16>| which.is_none_or(|one| one == slot);
+    fn judge(self, app: &App) -> Verdict {
+        if app.state == AppState::Stopping {
+            return never("everything is being stopped");
+        }
+        let is_in = |slot: u16| workers(app).any(|worker| worker.slot == slot);
+        let one = |slot: u16| app.slots.iter().find(|s| s.slot == slot);
         match self {
-            Self::Served { slot: which, newer_than } => {
-                app.slots.iter().filter(|s| meant(s.slot, which)).all(|slot| {
-                    let new = |w: &crate::protocol::control::Worker| w.worker > newer_than;
-                    slot.state == SlotState::Stopped && slot.workers.is_empty() && which.is_none()
-                        || slot.state == SlotState::Ready && slot.workers.iter().all(new)
-                })
+            Self::Paused if app.state != AppState::Paused => never("it was resumed meanwhile"),
+            Self::Paused if workers(app).next().is_none() => Verdict::Yes,
+            Self::Paused => Verdict::NotYet,
+            Self::Empty(slot) => match one(slot) {
+                Some(s) if s.state != SlotState::Stopped => never("it was started meanwhile"),
+                _ if is_in(slot) => Verdict::NotYet,
+                _ => Verdict::Yes,
+            },
+            Self::Slots { to, .. } if app.slots.len() != usize::from(to) => {
+                never("the number of slots was changed meanwhile")
             }
-            Self::Empty { slot: which } => !workers(app).any(|worker| meant(worker.slot, which)),
-            Self::Slots(count) => {
-                let served = |s: &crate::protocol::control::Slot| {
-                    matches!(s.state, SlotState::Ready | SlotState::Stopped)
-                };
-                app.slots.len() == usize::from(count)
-                    && app.leaving.is_empty()
-                    && app.slots.iter().all(served)
+            Self::Slots { from, to } => {
+                let added = app.slots.iter().filter(|s| s.slot >= from);
+                let leaving = app.leaving.iter().any(|worker| worker.slot >= to);
+                let all = all(added.map(|slot| served(slot, 0, true)));
+                if leaving && all == Verdict::Yes { Verdict::NotYet } else { all }
+            }
+            Self::Served { .. } if app.state == AppState::Paused => {
+                never("it was paused meanwhile")
+            }
+            Self::Served { slot: Some(slot), newer_than } => match one(slot) {
+                Some(slot) => served(slot, newer_than, false),
+                None => never("the number of slots was changed meanwhile"),
+            },
+            Self::Served { slot: None, newer_than } => {
+                all(app.slots.iter().map(|slot| served(slot, newer_than, true)))
             }
         }
     }
@@ -57,10 +88,38 @@ impl Until {
                     && event.worker.is_some_and(|worker| worker > newer_than)
                     && slot.is_none_or(|slot| event.slot == Some(slot))
             }
-            Self::Slots(_) => failed,
-            Self::Empty { .. } => false,
+            Self::Slots { from, .. } => failed && event.slot.is_some_and(|slot| slot >= from),
+            Self::Empty(_) | Self::Paused => false,
         }
     }
+}
+
+/// Whether a slot is served by workers that are newer than this one; one that was stopped may be meant to be so.
+fn served(slot: &Slot, newer_than: u64, may_be_stopped: bool) -> Verdict {
+    match slot.state {
+        SlotState::Ready if slot.workers.iter().all(|w| w.worker > newer_than) => Verdict::Yes,
+        SlotState::Stopped if slot.workers.is_empty() && may_be_stopped => Verdict::Yes,
+        SlotState::Stopped if slot.workers.is_empty() => never("it was stopped meanwhile"),
+        SlotState::Failed => {
+            let reason = slot.reason.as_deref().unwrap_or("failed again and again");
+            Verdict::Never(format!("slot {} is given up: its worker {reason}", slot.slot))
+        }
+        SlotState::Ready | SlotState::Stopped | SlotState::Starting | SlotState::Waiting => {
+            Verdict::NotYet
+        }
+    }
+}
+
+fn all(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+    let mut all = Verdict::Yes;
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Never(why) => return Verdict::Never(why),
+            Verdict::NotYet => all = Verdict::NotYet,
+            Verdict::Yes => {}
+        }
+    }
+    all
 }
 
 /// Events that are there already come within this time.
@@ -94,12 +153,14 @@ pub(super) fn start(target: &Target, how: How<'_>) -> Result<ExitCode, Trouble> 
 /// Serves a slot no more.
 pub(super) fn stop(target: &Target, how: How<'_>) -> Result<ExitCode, Trouble> {
     let call = Call::Stop(OneSlot { slot: target.slot.unwrap_or_default() });
-    change::<Nothing>(target, how, &call, "stop", |_, _| Until::Empty { slot: target.slot })
+    change::<Nothing>(target, how, &call, "stop", |_, _| {
+        Until::Empty(target.slot.unwrap_or_default())
+    })
 }
 
 /// Ends all workers, keeps the sockets.
 pub(super) fn pause(target: &Target, how: How<'_>) -> Result<ExitCode, Trouble> {
-    change::<Nothing>(target, how, &Call::Pause, "pause", |_, _| Until::Empty { slot: None })
+    change::<Nothing>(target, how, &Call::Pause, "pause", |_, _| Until::Paused)
 }
 
 /// Serves again.
@@ -112,20 +173,21 @@ pub(super) fn resume(target: &Target, how: How<'_>) -> Result<ExitCode, Trouble>
 
 /// Changes the number of slots.
 pub(super) fn scale(target: &Target, scale: Scale, how: How<'_>) -> Result<ExitCode, Trouble> {
-    change::<Scaled>(target, how, &Call::Scale(scale), "scale", |scaled, _| Until::Slots(scaled.to))
+    change::<Scaled>(target, how, &Call::Scale(scale), "scale", |scaled, _| Until::Slots {
+        from: scaled.from,
+        to: scaled.to,
+    })
 }
 
 /// Forgets failures.
-#[expect(clippy::print_stdout, reason = "says that it is done")]
 pub(super) fn reset(target: &Target, control: Option<&Path>) -> Result<ExitCode, Trouble> {
     let mut client = apps::find(&target.app, control)?;
     client.ask::<Nothing>(&Call::Reset(MaybeSlot { slot: target.slot }), "reset")?;
-    println!("the failures of '{target}' are forgotten");
+    say(&format!("the failures of '{target}' are forgotten"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sends a signal.
-#[expect(clippy::print_stdout, reason = "says whom it went to")]
 pub(super) fn kill(
     target: &Target,
     signal: &str,
@@ -141,7 +203,7 @@ pub(super) fn kill(
         ));
     }
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-    println!("sent {signal} to {}", pids.join(", "));
+    say(&format!("sent {signal} to {}", pids.join(", ")))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,7 +215,6 @@ fn newest(app: &App) -> u64 {
 }
 
 /// Subscribes, asks, and tells what happens until it is so.
-#[expect(clippy::print_stdout, reason = "this is what people wait for")]
 fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
     target: &Target,
     how: How<'_>,
@@ -165,36 +226,57 @@ fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
         Some(slot) => format!("{what} slot {slot} of"),
         None => what.to_owned(),
     };
-    let mut client = apps::find(&target.app, how.control)?;
-    let before = client.ask::<Listed>(&Call::List, what)?.app;
-    let mut events = apps::find(&target.app, how.control)?;
+    // A connection on which nothing is asked for long is closed; so each question has its own.
+    let ask = || apps::find(&target.app, how.control);
+    let before = ask()?.ask::<Listed>(&Call::List, what)?.app;
+    let mut events = ask()?;
     events.send(&Call::Subscribe, true, what)?;
     events.receive::<Happened>(None, what)?;
-    let answer: T = client.ask(call, what)?;
+    let answer: T = ask()?.ask(call, what)?;
     let until = until(&answer, &before);
     if how.no_wait {
         return Ok(ExitCode::SUCCESS);
     }
     loop {
-        let is_so = until.is_so(&client.ask::<Listed>(&Call::List, what)?.app);
-        // What has happened already is told, too.
-        let next = events.receive::<Happened>(is_so.then_some(AT_ONCE), what);
-        let event = match next {
-            Ok((Happened { event: Some(event) }, _)) => event,
-            Ok(_) => continue,
-            Err(_) if is_so => break,
-            Err(trouble) => return Err(trouble),
-        };
-        println!("{}", event.text);
-        if until.is_dashed_by(&event) {
-            return Err(failed(&mut client, target, what, &event));
-        }
-        if event.kind == "stopping" {
-            let text = format!("cannot {what} '{}': everything is being stopped", target.app);
-            return Err(Trouble::new(Code::Failed, text));
+        let verdict = until.judge(&ask()?.ask::<Listed>(&Call::List, what)?.app);
+        // What has happened already is told, too; what is still to come is waited for.
+        let patience = (verdict != Verdict::NotYet).then_some(AT_ONCE);
+        let dashed = tell_events(&mut events, patience, what, until)?;
+        match (verdict, dashed) {
+            (Verdict::Yes, _) => return Ok(ExitCode::SUCCESS),
+            (_, Some(event)) => return Err(failed(&mut ask()?, target, what, &event)),
+            (Verdict::Never(why), None) => {
+                return Err(Trouble::new(
+                    Code::Failed,
+                    format!("cannot {what} '{}': {why}", target.app),
+                ));
+            }
+            (Verdict::NotYet, None) => {}
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what has happened, after waiting for it; returns what dashes all hope.
+fn tell_events(
+    events: &mut Client,
+    mut patience: Option<Duration>,
+    what: &str,
+    until: Until,
+) -> Result<Option<Event>, Trouble> {
+    loop {
+        match events.receive::<Happened>(patience, what) {
+            Ok((Happened { event }, _)) => {
+                let Some(event) = event else { continue };
+                say(&printable(&event.text))?;
+                if until.is_dashed_by(&event) {
+                    return Ok(Some(event));
+                }
+            }
+            Err(_) if patience.is_some() => return Ok(None),
+            Err(trouble) => return Err(trouble),
+        }
+        patience = Some(AT_ONCE);
+    }
 }
 
 fn failed(client: &mut Client, target: &Target, what: &str, event: &Event) -> Trouble {

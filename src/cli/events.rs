@@ -2,9 +2,8 @@
 
 use super::apps;
 use super::text;
-use super::trouble::{Code, Trouble};
+use super::trouble::{Trouble, printable};
 use crate::protocol::control::{Call, Happened};
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,25 +11,28 @@ use std::process::ExitCode;
 /// Prints events, a line each.
 pub(super) fn events(app: &str, control: Option<&Path>, json: bool) -> Result<ExitCode, Trouble> {
     let mut client = apps::find(app, control)?;
-    let mut out = std::io::stdout();
     let mut ends = false;
+    let mut unwritten = None;
     let followed = client.follow::<Happened>(&Call::Subscribe, "follow", |Happened { event }| {
         let Some(event) = event else { return ControlFlow::Continue(()) };
         ends |= event.kind == "stopping";
         let line = if json {
             serde_json::to_string(&event).unwrap_or_default()
         } else {
-            format!("{} {:<12} {}", text::moment(event.time_usec), event.kind, event.text)
+            let (moment, kind) = (text::moment(event.time_usec), printable(&event.kind));
+            format!("{moment} {kind:<12} {}", printable(&event.text))
         };
-        // A reader that is gone, as head(1), has seen enough.
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        match text::say(&line) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(trouble) => {
+                unwritten = Some(trouble);
+                ControlFlow::Break(())
+            }
         }
     });
-    match followed {
-        Ok(_) => Ok(ExitCode::SUCCESS),
-        Err(_) if ends => Ok(ExitCode::SUCCESS),
-        Err(trouble) => Err(Trouble { code: Code::Failed, ..trouble }),
+    match (followed, unwritten) {
+        (_, Some(trouble)) => Err(trouble),
+        (Err(trouble), None) if !ends => Err(trouble),
+        (Ok(_) | Err(_), None) => Ok(ExitCode::SUCCESS),
     }
 }

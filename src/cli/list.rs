@@ -1,9 +1,8 @@
 //! `dogwatch list`: every app on this host, a line for the app and one for each of its workers.
 
 use super::apps;
-use super::client::Client;
 use super::text;
-use super::trouble::{Code, Trouble};
+use super::trouble::{Code, Trouble, printable};
 use super::usage::{Processes, Usage};
 use crate::protocol::control::{App, Call, Listed, Role, Slot, Worker};
 use serde::Serialize;
@@ -29,7 +28,7 @@ impl Measured {
         Self { primary_usage: processes.alone(pid), usage: processes.of(&app), app }
     }
 
-    /// The app's name when it answered to another than its folder's.
+    /// What all of it uses together.
     fn total(&self) -> Usage {
         let mut total = self.primary_usage;
         for usage in self.usage.values() {
@@ -55,54 +54,54 @@ struct Silent {
 }
 
 /// Prints all apps.
-#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
 pub(super) fn list(control: Option<&Path>, json: bool) -> Result<ExitCode, Trouble> {
     let found = match control {
+        Some(path) if !path.exists() => {
+            let text = format!("cannot list '{}': nobody listens there", path.display());
+            return Err(Trouble::new(Code::NotRunning, text));
+        }
         Some(path) => vec![("app".to_owned(), path.to_owned())],
         None => apps::sockets(),
     };
     let all = gather(found);
     if json {
-        println!("{}", to_json(&all)?);
+        text::say(&to_json(&all)?)?;
     } else if all.apps.is_empty() && all.silent.is_empty() {
-        println!("no app is running");
+        text::say("no app is running")?;
     } else {
-        print!("{}", show(&all.apps));
-        for silent in &all.silent {
-            println!("{}", silent.reason);
-        }
+        let silent = all.silent.iter().map(|silent| printable(&silent.reason) + "\n");
+        let apps = if all.apps.is_empty() { String::new() } else { show(&all.apps) };
+        text::print(&(apps + &silent.collect::<String>()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks all primaries, and looks at the processes meanwhile.
+/// Asks all primaries at once, so that a silent one does not hold up the others, and looks at the processes meanwhile.
 fn gather(found: Vec<(String, PathBuf)>) -> Apps {
-    let (mut listed, mut silent) = (vec![], vec![]);
-    let processes = std::thread::scope(|scope| {
+    let mut all = Apps { apps: vec![], silent: vec![] };
+    let (answers, processes) = std::thread::scope(|scope| {
         let look = scope.spawn(Processes::look);
-        for (name, path) in found {
-            match ask(&name, &path) {
-                Ok(Some(app)) => listed.push(app),
-                Ok(None) => {}
-                Err(trouble) => silent.push(Silent { name, reason: trouble.message }),
-            }
-        }
-        look.join().unwrap_or_default()
+        let asked: Vec<_> =
+            found.iter().map(|(name, path)| (name, scope.spawn(|| ask(name, path)))).collect();
+        let answers: Vec<_> =
+            asked.into_iter().map(|(name, asked)| (name.clone(), asked.join())).collect();
+        (answers, look.join().unwrap_or_default())
     });
-    let apps = listed.into_iter().map(|app| Measured::new(app, &processes)).collect();
-    Apps { apps, silent }
+    for (name, answer) in answers {
+        match answer {
+            Ok(Ok(Some(app))) => all.apps.push(Measured::new(app, &processes)),
+            Ok(Err(trouble)) => all.silent.push(Silent { name, reason: trouble.message }),
+            Ok(Ok(None)) | Err(_) => {}
+        }
+    }
+    all
 }
 
 /// `None` when nobody listens there any more.
 fn ask(name: &str, path: &Path) -> Result<Option<App>, Trouble> {
-    let stream = match Client::connect(path) {
-        Ok(stream) => stream,
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(Trouble::new(Code::Failed, format!("'{name}' is not yours to look at")));
-        }
-        Err(_) => return Ok(None),
+    let Some(mut client) = apps::reach(name, path)? else {
+        return Ok(None);
     };
-    let mut client = Client::begin(stream, name)?;
     client.ask::<Listed>(&Call::List, "list").map(|listed| Some(listed.app))
 }
 
@@ -121,7 +120,7 @@ pub(super) fn show(apps: &[Measured]) -> String {
         let total = measured.total();
         let restarts: u32 = app.slots.iter().map(|slot| slot.restarts).sum();
         table.add_row(vec![
-            comfy_table::Cell::new(&app.primary.name),
+            comfy_table::Cell::new(printable(&app.primary.name)),
             text::number(format!("{}/{}", app.ready_slots, app.slots.len())),
             text::state(app.state.word()),
             text::number(app.generation),

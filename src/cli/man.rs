@@ -109,7 +109,7 @@ pub(super) fn print(command: &Command, page: Page) -> Result<ExitCode, Trouble> 
 fn program(command: &Command, out: &mut Vec<u8>) -> io::Result<()> {
     let mut command = command.clone();
     command.build();
-    let man = Man::new(command.clone()).manual("dogwatch").section("1");
+    let man = Man::new(command.clone()).manual("dogwatch").section("1").date(" ");
     man.render_title(out)?;
     man.render_name_section(out)?;
     man.render_synopsis_section(out)?;
@@ -181,7 +181,8 @@ fn argument(roff: &mut Roff, arg: &Arg) {
     if let Some(value) = value.filter(|_| takes) {
         term.extend([roman(if term.is_empty() { "" } else { " " }), italic(value)]);
     }
-    let default = arg.get_default_values().first().map(|value| value.to_string_lossy());
+    let default = arg.get_default_values().first().filter(|_| takes);
+    let default = default.map(|value| value.to_string_lossy());
     let default = default.map(|value| format!(" [default: {value}]")).unwrap_or_default();
     roff.control("TP", []).text(term).text([roman(format!("{help}{default}"))]);
 }
@@ -189,7 +190,7 @@ fn argument(roff: &mut Roff, arg: &Arg) {
 fn file(command: &Command, out: &mut Vec<u8>) -> io::Result<()> {
     let mut roff = Roff::new();
     let version = format!("dogwatch {}", env!("CARGO_PKG_VERSION"));
-    roff.control("TH", ["dogwatch.toml", "5", "", version.as_str(), "dogwatch"]);
+    roff.control("TH", ["dogwatch.toml", "5", " ", version.as_str(), "dogwatch"]);
     roff.control("SH", ["NAME"]).text([roman("dogwatch.toml - the configuration of an app")]);
     roff.control("SH", ["SYNOPSIS"]).text([italic("/etc/dogwatch/APP.toml")]);
     roff.control("SH", ["DESCRIPTION"]).text([roman(

@@ -222,7 +222,6 @@ fn signal(text: &str) -> Result<String, String> {
 }
 
 /// Prints what a shell has to read to complete our commands: it asks this program, which knows the running apps.
-#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
 fn completions(shell: &str) -> Result<ExitCode, trouble::Trouble> {
     let cannot = |reason: String| {
         trouble::Trouble::new(
@@ -236,7 +235,7 @@ fn completions(shell: &str) -> Result<ExitCode, trouble::Trouble> {
     let written =
         completer.write_registration(COMPLETE, "dogwatch", "dogwatch", "dogwatch", &mut script);
     written.map_err(|e| cannot(e.to_string()))?;
-    print!("{}", String::from_utf8_lossy(&script));
+    text::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,13 +3,17 @@
 use super::apps;
 use super::client::Client;
 use super::list::to_json;
+use super::text;
 use super::trouble::{Code, Trouble, printable};
-use crate::protocol::control::{self, Call, Change, Event, Failure, Listed, Reloading};
+use crate::protocol::control::{self, Call, Change, Failure, Listed, Reloading};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often the bar shows that time passes.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What `reload` is given.
 #[derive(Debug, clap::Args)]
@@ -33,34 +37,8 @@ pub(super) fn reload(
     arguments: &ReloadArguments,
     control: Option<&Path>,
 ) -> Result<ExitCode, Trouble> {
-    let mut client = apps::find(&arguments.app, control)?;
-    let some = |flag: bool| flag.then_some(true);
-    let call = Call::Reload(control::Reload {
-        no_wait: some(arguments.no_wait),
-        dry_run: some(arguments.dry_run),
-    });
-    if arguments.dry_run {
-        let answer: Reloading = client.ask(&call, "reload")?;
-        tell_changes(&arguments.app, &answer.changes.unwrap_or_default(), arguments.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if arguments.no_wait {
-        let answer: Reloading = client.ask(&call, "reload")?;
-        say(&arguments.app, &answer, arguments.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut progress = Progress::new(&mut client, arguments, control)?;
-    let verdict = client.follow::<Reloading>(&call, "reload", |answer| {
-        progress.tell(&answer);
-        ControlFlow::Continue(())
-    });
-    progress.end();
-    match verdict {
-        Ok(Some(verdict)) => {
-            say(&arguments.app, &verdict, arguments.json)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(None) => Err(Trouble::new(Code::Failed, "the reload has no verdict")),
+    match ask(arguments, control) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         Err(trouble) if arguments.json => {
             tell_json(&trouble)?;
             Err(Trouble { failure: None, ..trouble })
@@ -71,8 +49,42 @@ pub(super) fn reload(
     }
 }
 
+fn ask(arguments: &ReloadArguments, control: Option<&Path>) -> Result<(), Trouble> {
+    let mut client = apps::find(&arguments.app, control)?;
+    let some = |flag: bool| flag.then_some(true);
+    let call = Call::Reload(control::Reload {
+        no_wait: some(arguments.no_wait),
+        dry_run: some(arguments.dry_run),
+    });
+    if arguments.dry_run {
+        let answer: Reloading = client.ask(&call, "reload")?;
+        return tell_changes(&arguments.app, &answer.changes.unwrap_or_default(), arguments.json);
+    }
+    if arguments.no_wait {
+        let answer: Reloading = client.ask(&call, "reload")?;
+        return say(&arguments.app, &answer, arguments.json);
+    }
+    let mut progress = Progress::new(&mut client, arguments, control)?;
+    let mut unwritten = None;
+    let verdict = client.follow::<Reloading>(&call, "reload", |answer| {
+        // Nobody reads how it goes; the verdict counts all the same.
+        unwritten = progress.tell(&answer).err();
+        ControlFlow::Continue(())
+    });
+    progress.end();
+    match verdict? {
+        Some(verdict) => say(&arguments.app, &verdict, arguments.json)?,
+        None => return Err(Trouble::new(Code::Failed, "the reload has no verdict")),
+    }
+    unwritten.map_or(Ok(()), Err)
+}
+
+/// Standard error goes to the journal: this is the unit's ExecReload=, and the primary says all of it there.
+fn in_journal() -> bool {
+    libsystemd::logging::connected_to_journal()
+}
+
 /// The verdict that is none, as the last line.
-#[expect(clippy::print_stdout, reason = "the verdict")]
 fn tell_json(trouble: &Trouble) -> Result<(), Trouble> {
     let line = Undone {
         error: &trouble.message,
@@ -80,8 +92,7 @@ fn tell_json(trouble: &Trouble) -> Result<(), Trouble> {
         hint: trouble.hint.as_deref(),
         failure: trouble.failure.as_deref(),
     };
-    println!("{}", one_line(&line)?);
-    Ok(())
+    text::say(&one_line(&line)?)
 }
 
 #[derive(serde::Serialize)]
@@ -95,21 +106,16 @@ struct Undone<'a> {
     failure: Option<&'a Failure>,
 }
 
-/// Standard error goes to the journal: this is the unit's ExecReload=, and the primary says all of it there.
-fn in_journal() -> bool {
-    libsystemd::logging::connected_to_journal()
-}
-
-#[expect(clippy::print_stdout, reason = "the verdict")]
 fn say(app: &str, answer: &Reloading, json: bool) -> Result<(), Trouble> {
     if json {
-        println!("{}", one_line(answer)?);
+        text::say(&one_line(answer)?)
     } else if let Some(text) = answer.text.as_ref().filter(|_| !in_journal()) {
-        println!("{text}");
+        text::say(&printable(text))
     } else if let Some(generation) = answer.generation.filter(|_| answer.text.is_none()) {
-        println!("reload of '{app}' to generation {generation} has begun");
+        text::say(&format!("reload of '{app}' to generation {generation} has begun"))
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 fn one_line(answer: &impl serde::Serialize) -> Result<String, Trouble> {
@@ -117,38 +123,38 @@ fn one_line(answer: &impl serde::Serialize) -> Result<String, Trouble> {
     text.map_err(|e| Trouble::new(Code::Failed, format!("cannot write JSON: {e}")))
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the flag is for")]
 fn tell_changes(app: &str, changes: &[Change], json: bool) -> Result<(), Trouble> {
     if json {
-        println!("{}", to_json(&serde_json::json!({ "changes": changes }))?);
-        return Ok(());
+        return text::say(&to_json(&serde_json::json!({ "changes": changes }))?);
     }
     if changes.is_empty() {
-        println!("no setting of '{app}' would change; its workers would be relieved all the same");
+        text::say(&format!(
+            "no setting of '{app}' would change; its workers would be relieved all the same"
+        ))?;
     }
     for Change { key, from, to } in changes {
         let or_none = |value: &Option<String>| match value {
             Some(text) if !text.is_empty() => printable(text),
             Some(_) | None => "(none)".to_owned(),
         };
-        println!("{key}: {} -> {}", or_none(from), or_none(to));
+        text::say(&format!("{key}: {} -> {}", or_none(from), or_none(to)))?;
     }
     Ok(())
 }
 
 /// How it goes: a bar on a terminal, else a line for each event.
-enum Progress {
-    Bar { bar: ProgressBar, client: Box<Client> },
+enum Progress<'a> {
+    Bar { bar: ProgressBar, app: &'a str, control: Option<&'a Path> },
     Lines,
     Json,
     Silent,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     fn new(
         client: &mut Client,
-        arguments: &ReloadArguments,
-        control: Option<&Path>,
+        arguments: &'a ReloadArguments,
+        control: Option<&'a Path>,
     ) -> Result<Self, Trouble> {
         if arguments.json {
             return Ok(Self::Json);
@@ -156,31 +162,35 @@ impl Progress {
         if in_journal() {
             return Ok(Self::Silent);
         }
-        if !std::io::stderr().is_terminal() {
-            return Ok(Self::Lines);
-        }
         let slots = client.ask::<Listed>(&Call::List, "reload")?.app.slots.len();
         let bar = ProgressBar::with_draw_target(Some(slots as u64), ProgressDrawTarget::stderr());
+        if bar.is_hidden() {
+            // No terminal, or one that cannot draw.
+            return Ok(Self::Lines);
+        }
         let style =
             ProgressStyle::with_template("{bar:24} {pos}/{len} slots  {elapsed}  {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        // A connection of its own asks how far it is.
-        let client = apps::find(&arguments.app, control);
-        Ok(client.map_or(Self::Lines, |client| Self::Bar { bar, client: Box::new(client) }))
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.progress_chars("=> "));
+        bar.enable_steady_tick(SECOND);
+        Ok(Self::Bar { bar, app: &arguments.app, control })
     }
 
-    #[expect(clippy::print_stdout, reason = "this is what people wait for")]
-    fn tell(&mut self, answer: &Reloading) {
-        let Some(event) = &answer.event else { return };
+    fn tell(&mut self, answer: &Reloading) -> Result<(), Trouble> {
+        let Some(event) = &answer.event else { return Ok(()) };
         match self {
-            Self::Json => {
-                if let Ok(line) = one_line(answer) {
-                    println!("{line}");
-                }
+            Self::Json => text::say(&one_line(answer)?),
+            Self::Lines => text::say(&printable(&event.text)),
+            Self::Silent => Ok(()),
+            Self::Bar { bar, app, control } => {
+                bar.println(printable(&event.text));
+                // A connection on which nothing is asked for long is closed; so each question has its own.
+                let listed = apps::find(app, *control)?.ask::<Listed>(&Call::List, "reload")?;
+                bar.set_length(listed.app.slots.len() as u64);
+                bar.set_position(listed.app.slots_done.unwrap_or(0) as u64);
+                bar.set_message(printable(&listed.app.status));
+                Ok(())
             }
-            Self::Lines => println!("{}", event.text),
-            Self::Silent => {}
-            Self::Bar { bar, client } => advance(bar, client, event),
         }
     }
 
@@ -188,14 +198,5 @@ impl Progress {
         if let Self::Bar { bar, .. } = self {
             bar.finish_and_clear();
         }
-    }
-}
-
-fn advance(bar: &ProgressBar, client: &mut Client, event: &Event) {
-    bar.println(&event.text);
-    if let Ok(Listed { app }) = client.ask(&Call::List, "reload") {
-        bar.set_length(app.slots.len() as u64);
-        bar.set_position(app.slots_done.unwrap_or(0) as u64);
-        bar.set_message(app.status);
     }
 }

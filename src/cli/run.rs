@@ -73,7 +73,7 @@ pub struct RunArguments {
     /// The longest delay [default: 30s]
     #[arg(long, value_name = "TIME")]
     max_delay: Option<Time>,
-    /// Give a slot up after so many failures within this time; 0 for never [default: 5/30s]
+    /// Give a slot up after so many failures within this time; '0/30s' for never [default: 5/30s]
     #[arg(long, value_name = "N/TIME")]
     start_limit: Option<StartLimit>,
     /// End a worker that gives no heartbeat for this long [default: none is expected]

@@ -25,7 +25,6 @@ struct Everything {
 }
 
 /// Prints it.
-#[expect(clippy::print_stdout, reason = "this is what the verb is for")]
 pub(super) fn show(
     target: &Target,
     control: Option<&Path>,
@@ -40,9 +39,9 @@ pub(super) fn show(
         last_failure: shown.last_failure,
     };
     if json {
-        println!("{}", list::to_json(&all)?);
+        text::say(&list::to_json(&all)?)?;
     } else {
-        print!("{}", describe(&all, target));
+        text::print(&describe(&all, target))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,13 +66,13 @@ fn describe(all: &Everything, target: &Target) -> String {
 
 /// A name and its value, in two columns.
 fn row(text: &mut String, name: &str, value: impl std::fmt::Display) {
-    let _ = writeln!(text, "{name:>14}: {value}");
+    let _ = writeln!(text, "{name:>14}: {}", printable(&value.to_string()));
 }
 
 fn describe_app(text: &mut String, all: &Everything) {
     let app = &all.app.app;
     let primary = &app.primary;
-    let _ = writeln!(text, "{}: {}", primary.name, app.status);
+    let _ = writeln!(text, "{}: {}", printable(&primary.name), printable(&app.status));
     row(text, "state", app.state.word());
     let usage = &all.app.primary_usage;
     row(
@@ -199,7 +198,7 @@ fn describe_failure(text: &mut String, failure: &Failure) {
         failure.worker,
         failure.slot,
         failure.generation,
-        failure.reason
+        printable(&failure.reason)
     );
     for line in &failure.lines {
         let _ = writeln!(text, "    {}", printable(line));

@@ -1,11 +1,14 @@
 //! How values look to people: tables, times, sizes, colours on a terminal only.
 
+use super::trouble::{Code, Trouble};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 /// Whether standard output is a terminal that may be coloured (no-color.org).
 pub(super) fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stdout().is_terminal() && !is_set("NO_COLOR") && !dumb
 }
 
 /// Returns a table without lines, as systemctl prints them. Rows are not broken: a terminal does that, or a pager.
@@ -18,6 +21,9 @@ pub(super) fn table(heads: &[&str]) -> Table {
         table.enforce_styling();
     }
     table.set_header(heads.iter().map(|head| Cell::new(head).add_attribute(Attribute::Bold)));
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
     table
 }
 
@@ -40,13 +46,21 @@ pub(super) fn state(word: &str) -> Cell {
     }
 }
 
-/// Prints a table without the spaces that its last column ends with.
+/// Prints a line.
+pub(super) fn say(line: &str) -> Result<(), Trouble> {
+    print(&format!("{line}\n"))
+}
+
+/// Prints text.
+pub(super) fn print(text: &str) -> Result<(), Trouble> {
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| Trouble::new(Code::Failed, format!("cannot write the answer: {e}")))
+}
+
+/// Returns a table without the spaces that its last column ends with.
 pub(super) fn trimmed(table: &Table) -> String {
-    table
-        .trim_fmt()
-        .lines()
-        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
-        .collect()
+    table.trim_fmt().lines().map(|line| format!("{line}\n")).collect()
 }
 
 /// `45s`, `12min`, `3h 20min`, `5d 2h`: two units at most.

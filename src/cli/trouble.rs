@@ -77,7 +77,7 @@ impl Trouble {
     /// Says it on standard error and returns the exit code.
     #[expect(clippy::print_stderr, reason = "this is where verbs say what went wrong")]
     pub(super) fn tell(&self) -> ExitCode {
-        let mut text = format!("dogwatch: {}\n", self.message);
+        let mut text = format!("dogwatch: {}\n", printable(&self.message));
         if let Some(failure) = self.failure.as_ref().filter(|f| !f.lines.is_empty()) {
             let _ = writeln!(text, "the last lines of worker {}:", failure.worker);
             for line in &failure.lines {
@@ -85,7 +85,7 @@ impl Trouble {
             }
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", printable(hint));
         }
         eprint!("{text}");
         ExitCode::from(self.code as u8)

@@ -108,10 +108,11 @@ impl Processes {
     pub(super) fn of(&self, app: &App) -> BTreeMap<u64, Usage> {
         let workers = workers(app).filter_map(|worker| Some((worker.worker, worker.pid?)));
         let workers: Vec<(u64, i32)> = workers.collect();
-        let connections = open_connections(app, workers.iter().map(|(_, pid)| *pid));
+        let pids: Vec<i32> = workers.iter().map(|(_, pid)| *pid).collect();
+        let connections = open_connections(app, &pids);
         let usage = |pid| {
             let tree = self.tree(pid);
-            let count = connections.as_ref().map(|inodes| count(&tree, inodes));
+            let count = connections.as_ref().map(|inodes| count(pid, &tree, inodes));
             Usage { connections: count.flatten(), ..self.sum(&tree) }
         };
         workers.into_iter().map(|(worker, pid)| (worker, usage(pid))).collect()
@@ -130,11 +131,11 @@ fn read_stat(pid: i32) -> Option<Stat> {
 }
 
 /// The open connections of an app's listeners, by inode; `None` when nobody can tell.
-fn open_connections(app: &App, mut pids: impl Iterator<Item = i32>) -> Option<BTreeSet<u64>> {
-    // All workers are in the same network namespace.
-    let pid = pids.next()?;
+fn open_connections(app: &App, pids: &[i32]) -> Option<BTreeSet<u64>> {
     let addresses: Vec<&str> =
         app.primary.listeners.iter().map(|listener| listener.address.as_str()).collect();
+    // All workers are in the same network namespace; one of them may just have ended.
+    let table = |name: &str| pids.iter().find_map(|pid| table(*pid, name));
     let mut inodes = BTreeSet::new();
     // A socket of IPv6 has its connections in that table, those of IPv4 clients included.
     for (name, is_v6) in [("tcp", false), ("tcp6", true)] {
@@ -142,31 +143,36 @@ fn open_connections(app: &App, mut pids: impl Iterator<Item = i32>) -> Option<BT
         let ports: BTreeSet<u16> =
             meant.filter_map(|a| a.rsplit_once(':')?.1.parse().ok()).collect();
         if !ports.is_empty() {
-            inodes.extend(procfs::established(&table(pid, name), |port| ports.contains(&port)));
+            inodes.extend(procfs::established(&table(name)?, |port| ports.contains(&port)));
         }
     }
     if addresses.iter().any(|address| address.starts_with('/')) {
-        inodes.extend(procfs::connected(&table(pid, "unix"), |path| addresses.contains(&path)));
+        inodes.extend(procfs::connected(&table("unix")?, |path| addresses.contains(&path)));
     }
     Some(inodes)
 }
 
 /// Reads a table of the network, in few pieces: for each the kernel walks through all of its sockets.
-fn table(pid: i32, name: &str) -> String {
+fn table(pid: i32, name: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(64 * 1024);
-    let file = File::open(format!("/proc/{pid}/net/{name}"));
-    let _ = file.and_then(|mut file| file.read_to_end(&mut bytes));
-    String::from_utf8_lossy(&bytes).into_owned()
+    File::open(format!("/proc/{pid}/net/{name}")).ok()?.read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// How many of these connections the processes hold; `None` when we may not look.
-fn count(pids: &BTreeSet<i32>, connections: &BTreeSet<u64>) -> Option<u32> {
+/// How many of these connections the processes hold; `None` when we may not look at the first, the worker itself. What
+/// else it started may be gone by now, or be a zombie, whose descriptors belong to root and are none.
+fn count(root: i32, pids: &BTreeSet<i32>, connections: &BTreeSet<u64>) -> Option<u32> {
     if connections.is_empty() {
         return Some(0);
     }
     let mut held = BTreeSet::new();
     for pid in pids {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+            if *pid == root {
+                return None;
+            }
+            continue;
+        };
         for descriptor in descriptors.flatten() {
             let link = std::fs::read_link(descriptor.path()).unwrap_or_default();
             let inode = link.to_str().and_then(procfs::socket_inode);

@@ -95,7 +95,9 @@ impl Supervisor {
         match asked {
             _ if changes_slots && rolling => Some(Refusal::Rolling),
             Event::Resume => (!self.goal.paused).then_some(Refusal::NotPaused),
-            Event::Reload { .. } | Event::Restart(_) | Event::Pause if self.goal.paused => {
+            Event::Reload { .. } | Event::Restart(_) | Event::StartSlot(_) | Event::Pause
+                if self.goal.paused =>
+            {
                 Some(Refusal::Paused)
             }
             Event::Pause => (!self.started).then_some(Refusal::Starting),

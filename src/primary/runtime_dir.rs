@@ -1,7 +1,7 @@
 //! The folder for sockets of our own: what systemd made for us, else one under /run or of the user.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Returns the folder for the sockets of `app`, made if need be, for our user alone. Sockets that a primary left
@@ -12,18 +12,27 @@ use std::path::{Path, PathBuf};
 pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
     let path = choose(app);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-    let owner = nix::sys::stat::stat(&path)?.st_uid;
-    if owner != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("it belongs to user {owner}"),
-        ));
-    }
     if std::env::var_os("RUNTIME_DIRECTORY").is_none() {
+        // In /tmp anybody may have been there before us: with a link, or a folder in which things can be renamed.
+        path.parent().map_or(Ok(()), check_owner)?;
+        check_owner(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    } else {
+        // What systemd made may be reached by a link.
+        check_owner(&path.canonicalize()?)?;
     }
     remove_stale(&path);
     Ok(path)
+}
+
+fn check_owner(folder: &Path) -> io::Result<()> {
+    let metadata = folder.symlink_metadata()?;
+    let owner = metadata.uid();
+    if metadata.is_dir() && owner == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    let reason = format!("'{}' is no folder of ours, it belongs to user {owner}", folder.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Where `prepare` makes it.

@@ -93,7 +93,7 @@ pub fn stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// Returns the inodes of the established connections on a local port, from `/proc/PID/net/tcp` or `tcp6`
+/// Returns the inodes of the open connections on a local port (established, or closed by the other side only), from `/proc/PID/net/tcp` or `tcp6`
 /// (`proc_pid_net(5)`): the second field is the local address, the fourth the state, the tenth the inode.
 #[must_use]
 pub fn established(table: &str, is_ours: impl Fn(u16) -> bool) -> Vec<u64> {
@@ -101,7 +101,8 @@ pub fn established(table: &str, is_ours: impl Fn(u16) -> bool) -> Vec<u64> {
         let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
         let port = u16::from_str_radix(fields.get(1)?.rsplit_once(':')?.1, 16).ok()?;
         let inode = fields.get(9)?.parse().ok()?;
-        (*fields.get(3)? == "01" && is_ours(port) && inode != 0).then_some(inode)
+        let is_open = matches!(*fields.get(3)?, "01" | "08");
+        (is_open && is_ours(port) && inode != 0).then_some(inode)
     };
     table.lines().skip(1).filter_map(one).collect()
 }
@@ -111,9 +112,11 @@ pub fn established(table: &str, is_ours: impl Fn(u16) -> bool) -> Vec<u64> {
 #[must_use]
 pub fn connected(table: &str, is_ours: impl Fn(&str) -> bool) -> Vec<u64> {
     let one = |line: &str| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let inode = fields.get(6)?.parse().ok()?;
-        (*fields.get(5)? == "03" && is_ours(fields.get(7)?)).then_some(inode)
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(7).collect();
+        let (state, inode) = (*fields.get(5)?, *fields.get(6)?);
+        // The path is the rest of the line, spaces included; the inode stands right before it.
+        let path = line.split_once(&format!(" {inode} "))?.1;
+        (state == "03" && is_ours(path)).then(|| inode.parse().ok())?
     };
     table.lines().skip(1).filter_map(one).collect()
 }

@@ -195,7 +195,12 @@ impl Seen {
             self.count -= 1;
             return true;
         }
-        line.time_usec < self.usec
+        // From the first new one on all are new, whatever the clock says.
+        let again = line.time_usec < self.usec;
+        if !again {
+            *self = Self::default();
+        }
+        again
     }
 }
 

@@ -175,13 +175,9 @@ fn signals(news: &SyncSender<News>) {
 /// Which apps there are, with a word for how each does.
 fn census() -> Vec<(String, String)> {
     let word = |name: &str, path: &Path| {
-        let mut client = match Client::connect(path) {
-            Ok(stream) => Client::begin(stream, name).ok(),
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => None,
-            // Nobody listens there any more.
-            Err(_) => return None,
-        };
-        let app = client.as_mut().and_then(|client| client.ask(&Call::List, "list").ok());
+        // Nobody may listen there any more.
+        let client = apps::reach(name, path).transpose()?;
+        let app = client.ok().and_then(|mut client| client.ask(&Call::List, "list").ok());
         Some(app.map_or("silent".to_owned(), |Listed { app }| app.state.word().to_owned()))
     };
     let found = apps::sockets().into_iter();

@@ -51,7 +51,13 @@ pub(super) fn monit(app: Option<String>, control: Option<&Path>) -> Result<ExitC
     // Whoever has mistyped a name is told now; who is looked at may come and go.
     let app = match (app, control) {
         (Some(app), _) => Some(apps::find(&app, control)?.primary.name),
-        (None, Some(path)) => Some(apps::find("app", Some(path))?.primary.name),
+        (None, Some(path)) => match apps::reach("app", path)? {
+            Some(client) => Some(client.primary.name),
+            None => {
+                let text = format!("cannot watch '{}': nobody listens there", path.display());
+                return Err(Trouble::new(Code::NotRunning, text));
+            }
+        },
         (None, None) => None,
     };
     let (mut feed, news) = Feed::new(control.map(Path::to_path_buf));

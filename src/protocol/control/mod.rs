@@ -204,7 +204,7 @@ pub enum Error {
     Superseded { generation: u32 },
 }
 
-/// The reply of `Describe`, `List` and the others; each fills what its method returns.
+/// A reply of `Reload`: an event, or as the last one the verdict, or what would change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reloading {
