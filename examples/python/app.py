@@ -12,6 +12,9 @@ class Hello(BaseHTTPRequestHandler):
     timeout = 5  # an idle connection is closed after so many seconds, also when the server is to end
     wbufsize = -1  # the answer goes out in one piece
 
+    def address_string(self):  # a client on a unix socket has no address
+        return self.client_address[0] if self.client_address else "unix"
+
     def do_GET(self):
         body = f"hello from pid {os.getpid()}\n".encode()
         self.send_response(200)

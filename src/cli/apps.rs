@@ -106,7 +106,11 @@ pub(super) fn find(app: &str, path: Option<&Path>) -> Result<Client, Trouble> {
     }
     let text = format!("cannot reach '{app}': it is not running");
     let trouble = Trouble::new(Code::NotRunning, text);
+    let is_ours = Path::new("/etc/dogwatch").join(format!("{app}.toml")).exists();
     Err(match nearest(app) {
+        _ if is_ours => trouble.hint(format!(
+            "'dogwatch logs {app}' says why, if it has failed; its socket's first connection starts it, or systemctl start"
+        )),
         Some(names) => trouble.hint(names),
         None => trouble,
     })

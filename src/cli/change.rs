@@ -229,6 +229,10 @@ fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
     // A connection on which nothing is asked for long is closed; so each question has its own.
     let ask = || apps::find(&target.app, how.control);
     let before = ask()?.ask::<Listed>(&Call::List, what)?.app;
+    if let Some(already) = already(call, &before) {
+        say(&already)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut events = ask()?;
     events.send(&Call::Subscribe, true, what)?;
     events.receive::<Happened>(None, what)?;
@@ -253,6 +257,26 @@ fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
             }
             (Verdict::NotYet, None) => {}
         }
+    }
+}
+
+/// What is so already needs no asking, and is no failure.
+fn already(call: &Call, app: &App) -> Option<String> {
+    let name = &app.primary.name;
+    let state = |slot: &u16| app.slots.iter().find(|s| s.slot == *slot).map(|s| s.state);
+    let is_paused = app.state == AppState::Paused;
+    if let Call::Stop(OneSlot { slot }) = call {
+        let is_so = state(slot) == Some(SlotState::Stopped) && !is_paused;
+        is_so.then(|| format!("slot {slot} of '{name}' is stopped already"))
+    } else if let Call::Start(OneSlot { slot }) = call {
+        let is_so = state(slot).is_some_and(|state| state != SlotState::Stopped);
+        is_so.then(|| format!("slot {slot} of '{name}' is not stopped"))
+    } else if let Call::Pause = call {
+        is_paused.then(|| format!("'{name}' is paused already"))
+    } else if let Call::Resume = call {
+        (!is_paused).then(|| format!("'{name}' is not paused"))
+    } else {
+        None
     }
 }
 
@@ -284,5 +308,6 @@ fn failed(client: &mut Client, target: &Target, what: &str, event: &Event) -> Tr
         Trouble::new(Code::Failed, format!("cannot {what} '{}': {}", target.app, event.text));
     let shown = client.ask::<Shown>(&Call::Show(MaybeSlot { slot: event.slot }), what);
     let failure = shown.ok().and_then(|shown| shown.last_failure);
-    Trouble { failure: failure.filter(|f| Some(f.worker) == event.worker).map(Box::new), ..trouble }
+    // It may have failed once more by now, which says the same.
+    Trouble { failure: failure.filter(|f| Some(f.slot) == event.slot).map(Box::new), ..trouble }
 }

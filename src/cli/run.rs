@@ -7,8 +7,12 @@ use crate::config::values::{
 };
 use crate::core::Outcome;
 use crate::primary::{self, Refusal, Source, refuse_name};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// What runs scripts: the script is the app.
+const INTERPRETERS: [&str; 10] =
+    ["python", "node", "ruby", "php", "perl", "bash", "sh", "deno", "bun", "java"];
 
 /// Every key of the file is also a flag, and wins over the file.
 #[derive(Debug, clap::Args)]
@@ -16,7 +20,7 @@ pub struct RunArguments {
     /// Read settings from this file, again at each reload
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What the app is called [default: the file's name, the unit's name, or the program's]
+    /// What the app is called [default: the file's name, the unit's name, or the program's or script's]
     #[arg(long, value_name = "APP")]
     name: Option<String>,
     /// Where to listen when systemd passes no socket: PORT (on all addresses), ADDR:PORT, [V6]:PORT or unix:PATH (can be repeated)
@@ -134,6 +138,21 @@ impl RunArguments {
         }
     }
 
+    /// The program's name, or that of the script that it runs: `node server.js` is `server`.
+    fn command_name(&self) -> Option<String> {
+        let stem =
+            |path: &String| Some(Path::new(path).file_stem()?.to_string_lossy().into_owned());
+        let program = self.command.first().and_then(stem)?;
+        let is_interpreter = INTERPRETERS.iter().any(|known| {
+            program
+                .strip_prefix(known)
+                .is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        });
+        let script = self.command.iter().skip(1).find(|argument| !argument.starts_with('-'));
+        let script = script.filter(|script| is_interpreter && Path::new(script).is_file());
+        script.and_then(stem).or(Some(program))
+    }
+
     /// `--name`, else the file's stem, else the unit's name, else the program's.
     fn name(&self) -> String {
         let stem =
@@ -142,7 +161,7 @@ impl RunArguments {
             .clone()
             .or_else(|| self.config.as_ref().and_then(stem))
             .or_else(|| primary::unit()?.strip_suffix(".service").map(str::to_owned))
-            .or_else(|| self.command.first().and_then(|program| stem(&PathBuf::from(program))))
+            .or_else(|| self.command_name())
             .unwrap_or_else(|| "app".to_owned())
     }
 }

@@ -50,6 +50,8 @@ fn describe(all: &Everything, target: &Target) -> String {
     let mut text = String::new();
     if target.slot.is_none() {
         describe_app(&mut text, all);
+    } else {
+        let _ = writeln!(text, "{}: {}", target.app, printable(&all.app.app.status));
     }
     for slot in &all.app.app.slots {
         describe_slot(&mut text, slot, &all.app);
@@ -132,6 +134,7 @@ fn describe_slot(text: &mut String, slot: &Slot, app: &Measured) {
     );
     let restarts = match (slot.restarts, slot.failures) {
         (restarts, 0) => restarts.to_string(),
+        (restarts, 1) => format!("{restarts}, after a failure"),
         (restarts, failures) => format!("{restarts}, after {failures} failures in a row"),
     };
     row(text, "restarts", restarts);
@@ -181,10 +184,11 @@ fn describe_worker(text: &mut String, worker: &Worker, app: &Measured) {
             text,
             "uses",
             format_args!(
-                "{} memory, {} cpu, {} processes, {connections} connections",
+                "{} memory, {} cpu, {} process{}, {connections} open connections",
                 text::size(usage.memory_bytes),
                 text::cpu(usage.cpu_ms),
-                usage.processes
+                usage.processes,
+                if usage.processes == 1 { "" } else { "es" }
             ),
         );
     }

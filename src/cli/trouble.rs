@@ -77,7 +77,9 @@ impl Trouble {
     /// Says it on standard error and returns the exit code.
     #[expect(clippy::print_stderr, reason = "this is where verbs say what went wrong")]
     pub(super) fn tell(&self) -> ExitCode {
-        let mut text = format!("dogwatch: {}\n", printable(&self.message));
+        // The journal names the program by itself.
+        let name = if libsystemd::logging::connected_to_journal() { "" } else { "dogwatch: " };
+        let mut text = format!("{name}{}\n", printable(&self.message));
         if let Some(failure) = self.failure.as_ref().filter(|f| !f.lines.is_empty()) {
             let _ = writeln!(text, "the last lines of worker {}:", failure.worker);
             for line in &failure.lines {

@@ -165,6 +165,8 @@ pub enum Report {
     Reloaded {
         /// The generation that serves now.
         generation: Generation,
+        /// Slots that it does not serve, for the operator has stopped them.
+        stopped: usize,
         /// Since it began.
         took: Duration,
     },

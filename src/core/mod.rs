@@ -89,8 +89,8 @@ struct Record {
     stopped: bool,
     /// The next worker starts when the one that leaves is gone.
     restarting: bool,
-    /// Workers that were started here, beside those that rollouts brought.
-    starts: u32,
+    /// How often it was started again after a failure.
+    restarts: u32,
 }
 
 impl Record {
@@ -105,7 +105,7 @@ impl Record {
             kept: false,
             stopped: false,
             restarting: false,
-            starts: 0,
+            restarts: 0,
         }
     }
 
@@ -164,6 +164,8 @@ pub struct Supervisor {
     next_worker: u64,
     started: bool,
     exited: bool,
+    /// The last reload, if it was rolled back.
+    undone: Option<Generation>,
     /// When a slot that is held back may start; set by the rule that holds it back.
     wake: Option<Time>,
     chance: Chance,
@@ -188,6 +190,7 @@ impl Supervisor {
             next_worker: 1,
             started: false,
             exited: false,
+            undone: None,
             wake: None,
             chance: Chance::new(seed),
             actions: VecDeque::new(),
@@ -307,7 +310,9 @@ impl Supervisor {
                     record.generation = generation;
                     record.incumbent = Some(id);
                     record.restarting = false;
-                    record.starts = record.starts.saturating_add(1);
+                    if record.backoff.failures() > 0 {
+                        record.restarts = record.restarts.saturating_add(1);
+                    }
                 }
             }
         }

@@ -177,6 +177,7 @@ impl Supervisor {
         for slot in self.chosen(which) {
             if let Some(record) = self.records.get_mut(&slot) {
                 record.forgive();
+                record.restarts = 0;
             }
         }
     }

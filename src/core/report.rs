@@ -3,7 +3,7 @@
 use super::action::Human;
 use super::words::plural;
 use super::worker::{Slot, Worker};
-use super::{Record, Supervisor};
+use super::{Outcome, Record, Supervisor};
 use std::fmt::Write as _;
 
 /// So many slots are named; the line is for people, and systemd takes 4096 bytes.
@@ -14,8 +14,13 @@ impl Supervisor {
     /// when something happens.
     #[must_use]
     pub fn status(&self) -> String {
-        let mut text = if self.goal.stopping.is_some() {
-            return format!("stopping: {} left", workers(self.roster.len()));
+        let mut text = if let Some(outcome) = self.goal.stopping {
+            let left = format!("stopping: {} left", workers(self.roster.len()));
+            let why = self.records.iter().find_map(|(slot, record)| self.trouble(*slot, record));
+            return match why.filter(|_| outcome == Outcome::Failed) {
+                Some(why) => format!("{left}; every slot is given up, {why}"),
+                None => left,
+            };
         } else if self.goal.paused {
             match self.roster.len() {
                 0 => "paused: connections wait".to_owned(),
@@ -36,6 +41,9 @@ impl Supervisor {
         }
         if self.queued.is_some() {
             text.push_str("; a reload is queued");
+        }
+        if let Some(generation) = self.undone.filter(|_| self.rollout.is_none()) {
+            let _ = write!(text, "; the last reload, to generation {generation}, was rolled back");
         }
         text
     }

@@ -224,8 +224,10 @@ impl Supervisor {
         };
         let took = now.since(rollout.began);
         let (generation, to) = (rollout.to, rollout.from);
+        self.undone = rollout.failure.is_some().then_some(generation);
+        let stopped = self.records.values().filter(|record| record.stopped).count();
         self.report(match rollout.failure {
-            None => Report::Reloaded { generation, took },
+            None => Report::Reloaded { generation, stopped, took },
             Some((slot, cause)) => {
                 let kept =
                     self.records.iter().filter(|(_, r)| r.kept).map(|(slot, _)| *slot).collect();

@@ -52,7 +52,7 @@ pub struct SlotView {
     pub standing: Standing,
     /// The generation that it was last relieved with.
     pub generation: Generation,
-    /// How often it was started again, beside rollouts.
+    /// How often it was started again after a failure.
     pub restarts: u32,
     /// Failures in a row.
     pub failures: u32,
@@ -145,7 +145,7 @@ impl Supervisor {
             slot,
             standing: self.standing(record),
             generation: record.generation,
-            restarts: record.starts.saturating_sub(1),
+            restarts: record.restarts,
             failures: record.backoff.failures(),
             workers: roles.into_iter().filter_map(in_role).collect(),
         }

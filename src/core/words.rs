@@ -62,12 +62,12 @@ impl fmt::Display for Report {
                 f,
                 "reload: generation {generation} waits for what is under way, instead of generation {old}"
             ),
-            Self::Reloaded { generation, took } => {
-                write!(
-                    f,
-                    "reload done: generation {generation} serves every slot, after {}",
-                    Human(*took)
-                )
+            Self::Reloaded { generation, stopped, took } => {
+                write!(f, "reload done: generation {generation} serves every slot")?;
+                if *stopped > 0 {
+                    write!(f, " but {stopped} that the operator has stopped")?;
+                }
+                write!(f, ", after {}", Human(*took))
             }
             Self::RolledBack { generation, to, slot, cause, kept, took } => {
                 let took = Human(*took);

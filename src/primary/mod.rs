@@ -323,6 +323,8 @@ impl Primary {
 
     /// Everybody is gone: their last words, and the last message to systemd, still find their way.
     async fn finish(&mut self) {
+        // Its file goes before its folder.
+        self.control = None;
         let last_words = async { while self.outputs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         self.manager.flush();
@@ -377,7 +379,7 @@ impl Primary {
     /// generation.
     fn reload(&mut self) -> Result<Generation, Answered> {
         self.manager.reloading();
-        let launch = match self.load() {
+        let mut launch = match self.load() {
             Ok(launch) => launch,
             Err(error) => {
                 self.refuse_reload(&error.to_string(), error.hint.as_deref());
@@ -391,10 +393,16 @@ impl Primary {
             return Err(control::refused(refusal));
         }
         let generation = self.core.next_generation();
-        let before = self.launches.last_key_value().map(|(_, launch)| &launch.settings);
-        if !self.listeners.adopted && before.is_some_and(|b| b.listen != launch.settings.listen) {
-            let text = "the listen addresses have changed, which takes a restart; going on with the old ones";
-            self.log.say(Level::Warning, text);
+        let before =
+            self.launches.last_key_value().map(|(_, launch)| launch.settings.listen.clone());
+        if let Some(listen) = before.filter(|before| *before != launch.settings.listen) {
+            if !self.listeners.adopted {
+                let text = "the listen addresses have changed, which takes a restart of the app; going on with the old ones";
+                self.log.say(Level::Warning, text);
+                self.events.tell("warning", text);
+            }
+            // What is in force, for those who ask.
+            launch.settings.listen = listen;
         }
         if let Some(control) = &self.control {
             control.admit(launch.readers.clone());
@@ -410,7 +418,7 @@ impl Primary {
         if let Some(hint) = hint {
             self.log.say(Level::Notice, &format!("hint: {hint}"));
         }
-        self.events.refused(&text);
+        self.events.tell("refused", &text);
         self.manager.status(format!("reload refused: {reason}"));
         if !self.core.is_rolling() {
             self.manager.reloaded();

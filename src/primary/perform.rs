@@ -98,9 +98,27 @@ impl Primary {
             let when = self.launches.get(generation).map(|launch| launch.settings.ready_when);
             self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
+        self.hint_at_own_socket(report);
         self.remember(report);
         self.events.report(report);
         self.manager.report(report);
+    }
+
+    /// A program that listens by itself finds the address taken: the commonest mistake, and it has a remedy. What it
+    /// wrote is read by the time that it fails again.
+    fn hint_at_own_socket(&mut self, report: &Report) {
+        let Report::Failed { generation, .. } = report else { return };
+        let tail = self.last_failure.as_ref().and_then(|last| last.tail.as_ref());
+        let is_taken = |line: &String| {
+            line.contains("EADDRINUSE") || line.to_lowercase().contains("address already in use")
+        };
+        if tail.is_some_and(|tail| tail.lines().iter().any(is_taken))
+            && self.hinted.replace(*generation) != Some(*generation)
+        {
+            let hint = "hint: the program opens its address by itself, which is taken: by us, for it. Let it take file \
+                        descriptor 3 instead (LISTEN_FDS; in Node server.listen({ fd: 3 }))";
+            self.log.say(Level::Notice, hint);
+        }
     }
 
     /// Keeps what people will ask about: the last failure, and how each slot's last worker ended.

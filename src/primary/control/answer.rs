@@ -3,8 +3,8 @@
 use super::super::tail::Tail;
 use super::super::{Primary, clock};
 use super::{Answer, Question};
-use crate::config::Error as Invalid;
 use crate::config::values::LogMode;
+use crate::config::{Difference, Error as Invalid};
 use crate::core::{self, Event, Refusal, Scale, Standing, State, View, WorkerView};
 use crate::protocol::control::{
     self, App, AppState, Call, Change, Error, Exit, Failure, Generation, Listed, Role, Setting,
@@ -89,7 +89,12 @@ impl Primary {
         let Some(old) = self.launches.get(&self.core.view().generation) else {
             return Ok(Answer::Changes(vec![]));
         };
-        let told = |(key, from, to)| Change { key, from, to };
+        let told = |(key, from, to): Difference| {
+            let takes_restart = key == "listen" && !self.listeners.adopted;
+            let to =
+                to.map(|to| if takes_restart { to + " (takes a restart of the app)" } else { to });
+            Change { key, from, to }
+        };
         let mut changes: Vec<Change> =
             old.settings.differences(&new.settings).into_iter().map(told).collect();
         let mut resolved = |key: &str, from: Option<String>, to: Option<String>| {

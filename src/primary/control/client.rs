@@ -1,11 +1,12 @@
 //! One client of the control socket: read a call, ask the loop, write the answer. Every wait has an end: a client that
 //! says nothing is sent away, and so is one that does not read what it asked for.
 
+use super::super::tail::Tail;
 use super::event::{Receiver, lost};
 use super::{Answer, Question, Rights};
 use crate::protocol::control::{
-    Call, DESCRIPTION, Described, Error, Event, Happened, INTERFACE, Info, Killed, Line, Logged,
-    MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
+    Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info, Killed, Line,
+    Logged, MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
 };
 use crate::sys::varlink::{Reading, Writing, connection};
 use serde::Serialize;
@@ -27,6 +28,8 @@ const STUCK: Duration = Duration::from_secs(10);
 
 /// The last words of a worker that is gone are waited for so long.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// And so long where somebody only looks.
+const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// The connection is of no use any more.
 #[derive(Debug)]
@@ -98,7 +101,10 @@ impl Client<'_> {
             Ok(Answer::Done) => self.reply(Some(Empty {})).await,
             Ok(Answer::Primary(primary)) => self.reply(Some(*primary)).await,
             Ok(Answer::Listed(listed)) => self.reply(Some(*listed)).await,
-            Ok(Answer::Shown(shown, _)) => self.reply(Some(*shown)).await,
+            Ok(Answer::Shown(mut shown, tail)) => {
+                last_words(&mut shown.last_failure, tail, A_MOMENT).await;
+                self.reply(Some(*shown)).await
+            }
             Ok(Answer::Changes(changes)) => {
                 self.reply(Some(Reloading { changes: Some(changes), ..Reloading::default() })).await
             }
@@ -195,15 +201,11 @@ impl Client<'_> {
     }
 
     /// Returns what the loop knows of the failure that undid a rollout.
-    async fn failure_of(&self, generation: u32) -> Result<Option<Box<super::Failure>>, Over> {
+    async fn failure_of(&self, generation: u32) -> Result<Option<Box<Failure>>, Over> {
         let shown = self.ask(Call::Show(Default::default())).await?;
         let Ok(Answer::Shown(shown, tail)) = shown else { return Ok(None) };
         let mut failure = shown.last_failure.filter(|f| f.generation == generation);
-        if let (Some(failure), Some(tail)) = (&mut failure, tail) {
-            // It is gone, but its last words may still be on their way; what it left behind may never end.
-            let _ = timeout(LAST_WORDS, tail.ended()).await;
-            failure.lines = tail.lines();
-        }
+        last_words(&mut failure, tail, LAST_WORDS).await;
         Ok(failure.map(Box::new))
     }
 
@@ -291,6 +293,14 @@ impl Client<'_> {
             return Ok(());
         }
         self.send(&error).await
+    }
+}
+
+/// A worker that is gone may have last words that are still on their way; what it left behind may never end.
+async fn last_words(failure: &mut Option<Failure>, tail: Option<Tail>, patience: Duration) {
+    if let (Some(failure), Some(tail)) = (failure, tail) {
+        let _ = timeout(patience, tail.ended()).await;
+        failure.lines = tail.lines();
     }
 }
 

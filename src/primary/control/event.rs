@@ -43,9 +43,9 @@ impl Events {
         }
     }
 
-    /// Tells that a reload was refused.
-    pub(in super::super) fn refused(&self, text: &str) {
-        let _ = self.0.send(Arc::new(bare("refused", text.to_owned())));
+    /// Tells something that is no report.
+    pub(in super::super) fn tell(&self, kind: &str, text: &str) {
+        let _ = self.0.send(Arc::new(bare(kind, text.to_owned())));
     }
 }
 

@@ -151,7 +151,7 @@ pub struct Slot {
     pub state: SlotState,
     /// The generation that it was last relieved with.
     pub generation: u32,
-    /// How often it was started again, beside reloads.
+    /// How often it was started again after a failure.
     pub restarts: u32,
     /// Failures in a row.
     pub failures: u32,
