@@ -219,6 +219,7 @@ impl Primary {
         };
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
+        let events = Events::new((!in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, &launch);
         let (sender, news) = mpsc::channel(NEWS_WAITING);
         let settings = &launch.settings;
@@ -241,7 +242,7 @@ impl Primary {
             outcome: None,
             began: now,
             control,
-            events: Events::default(),
+            events,
             last_failure: None,
             exits: BTreeMap::new(),
         };

@@ -204,7 +204,7 @@ pub(super) async fn to_console(pipe: OwnedFd, to: Lines, tail: Tail) {
 }
 
 async fn print(to: &Lines, line: &[u8]) {
-    to.recent.push(to.who, line);
+    to.recent.line(to.who, line);
     let line = [to.prefix.as_bytes(), line, b"\n"].concat();
     let console = &to.console;
     // A terminal that is stopped (Ctrl-S) stops the workers' output, not the primary.

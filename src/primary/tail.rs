@@ -3,7 +3,7 @@
 
 use super::clock;
 use super::worker::Identity;
-use crate::protocol::control::Line;
+use crate::protocol::control::{Event, Line, Logged};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast};
@@ -99,56 +99,81 @@ impl Drop for Opened {
     }
 }
 
-/// The last lines of all workers, where no journal keeps them; clones are the same ones.
+/// The last lines of all workers and what happened among them, where no journal keeps that; clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Recent {
-    lines: Arc<Mutex<(VecDeque<Arc<Line>>, usize)>>,
-    live: broadcast::Sender<Arc<Line>>,
+    kept: Arc<Mutex<Kept>>,
+    live: broadcast::Sender<Arc<Logged>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Arc<Logged>>,
+    bytes: usize,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { lines: Arc::default(), live: broadcast::Sender::new(BEHIND) }
+        Self { kept: Arc::default(), live: broadcast::Sender::new(BEHIND) }
     }
 }
 
 impl Recent {
     /// Keeps a line.
-    pub(super) fn push(&self, who: Identity, line: &[u8]) {
-        let text: String = String::from_utf8_lossy(line).chars().take(LINE).collect();
-        let line = Arc::new(Line {
+    pub(super) fn line(&self, who: Identity, line: &[u8]) {
+        let line = Line {
             time_usec: clock::wall_usec(),
             slot: who.slot.0,
             worker: who.worker.0,
             generation: who.generation.0,
-            text,
-        });
-        let size = |line: &Line| line.text.len() + 128;
-        let mut kept = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.1 += size(&line);
-        kept.0.push_back(line.clone());
-        while kept.1 > RECENT
-            && let Some(oldest) = kept.0.pop_front()
-        {
-            kept.1 -= size(&oldest);
-        }
-        // Nobody may be listening.
-        let _ = self.live.send(line);
+            text: String::from_utf8_lossy(line).chars().take(LINE).collect(),
+        };
+        self.keep(Logged { line: Some(line), event: None });
     }
 
-    /// Returns the last `count` lines, of one slot if one is named, oldest first; and those to come.
+    /// Keeps what happened.
+    pub(super) fn event(&self, event: &Event) {
+        self.keep(Logged { line: None, event: Some(event.clone()) });
+    }
+
+    fn keep(&self, entry: Logged) {
+        let entry = Arc::new(entry);
+        let mut kept = self.lock();
+        kept.bytes += size(&entry);
+        kept.entries.push_back(entry.clone());
+        while kept.bytes > RECENT
+            && let Some(oldest) = kept.entries.pop_front()
+        {
+            kept.bytes -= size(&oldest);
+        }
+        // Nobody may be listening.
+        let _ = self.live.send(entry);
+    }
+
+    /// Returns the last `count` entries, of one slot if one is named, oldest first; and those to come.
     pub(super) fn last(
         &self,
         count: usize,
         slot: Option<u16>,
-    ) -> (Vec<Arc<Line>>, broadcast::Receiver<Arc<Line>>) {
+    ) -> (Vec<Arc<Logged>>, broadcast::Receiver<Arc<Logged>>) {
         let live = self.live.subscribe();
-        let kept = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |line: &&Arc<Line>| slot.is_none_or(|slot| slot == line.slot);
-        let mut lines: Vec<_> = kept.0.iter().rev().filter(wanted).take(count).cloned().collect();
-        lines.reverse();
-        (lines, live)
+        let kept = self.lock();
+        let wanted = |entry: &&Arc<Logged>| slot.is_none_or(|slot| entry.slot() == Some(slot));
+        let mut last: Vec<_> =
+            kept.entries.iter().rev().filter(wanted).take(count).cloned().collect();
+        last.reverse();
+        (last, live)
     }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn size(entry: &Logged) -> usize {
+    let text = entry.line.as_ref().map(|line| &line.text);
+    let text = text.or(entry.event.as_ref().map(|event| &event.text));
+    text.map_or(0, String::len) + size_of::<Logged>()
 }
 
 #[cfg(test)]
@@ -181,11 +206,12 @@ mod tests {
                 slot: Slot(n % 2),
                 generation: Generation(1),
             };
-            recent.push(who, format!("line {n}").as_bytes());
+            recent.line(who, format!("line {n}").as_bytes());
         }
-        assert!(recent.lines.lock().unwrap().1 <= RECENT);
-        let (lines, _) = recent.last(2, Some(1));
-        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert!(recent.lock().bytes <= RECENT);
+        let (last, _) = recent.last(2, Some(1));
+        let texts: Vec<&str> =
+            last.iter().map(|entry| entry.line.as_ref().unwrap().text.as_str()).collect();
         assert_eq!(texts, ["line 19997", "line 19999"]);
     }
 

@@ -88,7 +88,7 @@ pub(super) fn logs(arguments: &LogsArguments, control: Option<&Path>) -> Result<
     let wanted =
         Wanted { filter, last: arguments.lines.0, follow: arguments.follow, whose: arguments.json };
     let logs = match apps::find(&arguments.target.app, control) {
-        Ok(client) => Logs::of(client, control, wanted)?,
+        Ok(client) => Logs::of(client, wanted)?,
         Err(trouble) => Logs::of_none(&arguments.target, trouble, wanted)?,
     };
     print(logs, arguments.json)?;
@@ -96,10 +96,10 @@ pub(super) fn logs(arguments: &LogsArguments, control: Option<&Path>) -> Result<
 }
 
 /// Follows the entries of the app that answers, with so many of the last ones before. Dropping it ends what reads them.
-pub(super) fn follow(client: Client, last: usize, control: Option<&Path>) -> Result<Logs, Trouble> {
+pub(super) fn follow(client: Client, last: usize) -> Result<Logs, Trouble> {
     let filter = Filter::default();
     let wanted = Wanted { filter, last: Some(last), follow: true, whose: false };
-    Logs::of(client, control, wanted)
+    Logs::of(client, wanted)
 }
 
 /// An app's entries, as they come.
@@ -117,10 +117,10 @@ enum Place {
 
 impl Logs {
     /// Those of an app that runs.
-    fn of(mut client: Client, control: Option<&Path>, wanted: Wanted) -> Result<Self, Trouble> {
+    fn of(mut client: Client, wanted: Wanted) -> Result<Self, Trouble> {
         let app = client.primary.name.clone();
         if client.primary.log != "journal" {
-            let memory = Memory::open(client, control, wanted)?;
+            let memory = Memory::open(client, wanted)?;
             return Ok(Self { app, place: Place::Memory(Box::new(memory)) });
         }
         let unit = match &client.primary.unit {

@@ -122,11 +122,6 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The control socket that was named.
-    pub(super) fn control(&self) -> Option<&Path> {
-        self.control.as_deref()
-    }
-
     /// Connects to the primary.
     pub(super) fn connect(&self) -> Result<Client, Trouble> {
         apps::find(&self.app, self.control.as_deref())

@@ -55,7 +55,7 @@ fn read(
     ended: &AtomicBool,
 ) -> Result<ControlFlow<()>, Trouble> {
     let before = *told_usec;
-    let mut logs = logs::follow(client, BEFORE, source.control())?;
+    let mut logs = logs::follow(client, BEFORE)?;
     while !ended.load(Ordering::Relaxed) {
         match logs.next(SLICE)? {
             Next::Some(Entry { time_usec, slot, text, source: whose, .. })

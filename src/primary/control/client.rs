@@ -5,8 +5,8 @@ use super::super::tail::Tail;
 use super::event::{Receiver, lost};
 use super::{Answer, Question, Rights};
 use crate::protocol::control::{
-    Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info, Killed, Line,
-    Logged, MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
+    Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info, Killed, Logged,
+    MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
 };
 use crate::sys::varlink::{Reading, Writing, connection};
 use serde::Serialize;
@@ -220,25 +220,31 @@ impl Client<'_> {
 
     async fn tell_lines(
         &mut self,
-        last: Vec<Arc<Line>>,
-        live: Option<broadcast::Receiver<Arc<Line>>>,
+        last: Vec<Arc<Logged>>,
+        live: Option<broadcast::Receiver<Arc<Logged>>>,
         slot: Option<u16>,
     ) -> Result<(), Over> {
-        for line in last {
-            self.continues(Logged { line: Some(Line::clone(&line)) }).await?;
+        for entry in last {
+            self.continues(&*entry).await?;
         }
         let Some(mut live) = live else {
             return self.reply(Some(Logged::default())).await;
         };
+        self.continues(Logged::default()).await?;
         loop {
-            let line = self.or_over(async || match live.recv().await {
-                Ok(line) => Ok(Some(line)),
-                Err(RecvError::Lagged(_)) => Ok(None),
+            let entry = self.or_over(async || match live.recv().await {
+                Ok(entry) => Ok(entry),
+                Err(RecvError::Lagged(count)) => {
+                    Ok(Arc::new(Logged { line: None, event: Some(lost(count)) }))
+                }
                 Err(RecvError::Closed) => Err(Over),
             });
-            let line = line.await?.filter(|line| slot.is_none_or(|slot| slot == line.slot));
-            if let Some(line) = line {
-                self.continues(Logged { line: Some(Line::clone(&line)) }).await?;
+            let entry = entry.await?;
+            // Some events are for everybody.
+            let kind = entry.event.as_ref().map(|event| event.kind.as_str());
+            let is_for_all = matches!(kind, Some("lost" | "stopping"));
+            if is_for_all || slot.is_none_or(|slot| entry.slot() == Some(slot)) {
+                self.continues(&*entry).await?;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What happens, told to whoever subscribed: the supervisor's reports as events of the control protocol.
 
 use super::super::clock;
+use super::super::tail::Recent;
 use crate::core::{Generation, Next, Report, Slot, WorkerId};
 use crate::protocol::control::Event;
 use std::sync::Arc;
@@ -11,41 +12,50 @@ const BEHIND: usize = 512;
 
 pub(super) type Receiver = broadcast::Receiver<Arc<Event>>;
 
-/// Where events go; without subscribers, nowhere.
+/// Where events go: to subscribers, and where there is no journal among the workers' lines.
 #[derive(Debug)]
-pub(in super::super) struct Events(broadcast::Sender<Arc<Event>>);
-
-impl Default for Events {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(BEHIND))
-    }
+pub(in super::super) struct Events {
+    live: broadcast::Sender<Arc<Event>>,
+    recent: Option<Recent>,
 }
 
 impl Events {
+    /// Returns where nobody listens yet.
+    pub(in super::super) fn new(recent: Option<Recent>) -> Self {
+        Self { live: broadcast::Sender::new(BEHIND), recent }
+    }
+
     /// Returns what happens from here on.
     pub(super) fn subscribe(&self) -> Receiver {
-        self.0.subscribe()
+        self.live.subscribe()
     }
 
     /// Tells a report.
     pub(in super::super) fn report(&self, report: &Report) {
-        if self.0.receiver_count() > 0 {
-            let (kind, slot, worker, generation) = describe(report);
-            let _ = self.0.send(Arc::new(Event {
-                time_usec: clock::wall_usec(),
-                kind: kind.to_owned(),
-                text: report.to_string(),
-                slot: slot.map(|slot| slot.0),
-                worker: worker.map(|worker| worker.0),
-                generation: generation.map(|generation| generation.0),
-                instead_of: instead_of(report),
-            }));
+        if self.live.receiver_count() == 0 && self.recent.is_none() {
+            return;
         }
+        let (kind, slot, worker, generation) = describe(report);
+        self.send(Event {
+            slot: slot.map(|slot| slot.0),
+            worker: worker.map(|worker| worker.0),
+            generation: generation.map(|generation| generation.0),
+            instead_of: instead_of(report),
+            ..bare(kind, report.to_string())
+        });
     }
 
     /// Tells something that is no report.
     pub(in super::super) fn tell(&self, kind: &str, text: &str) {
-        let _ = self.0.send(Arc::new(bare(kind, text.to_owned())));
+        self.send(bare(kind, text.to_owned()));
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(recent) = &self.recent {
+            recent.event(&event);
+        }
+        // Nobody may be listening.
+        let _ = self.live.send(Arc::new(event));
     }
 }
 

@@ -13,7 +13,7 @@ use super::App;
 use super::tail::Tail;
 use crate::config::Error as Refused;
 use crate::config::values::Reader;
-use crate::protocol::control::{Call, Error, Failure, Line, Listed, Primary, Shown};
+use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Shown};
 use crate::sys::socket;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use std::collections::BTreeSet;
@@ -64,8 +64,8 @@ enum Answer {
     },
     Events(event::Receiver),
     Lines {
-        last: Vec<Arc<Line>>,
-        live: broadcast::Receiver<Arc<Line>>,
+        last: Vec<Arc<Logged>>,
+        live: broadcast::Receiver<Arc<Logged>>,
     },
 }
 

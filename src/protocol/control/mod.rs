@@ -278,9 +278,21 @@ pub struct Happened {
 /// A reply of `Logs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Logged {
-    /// A line; nothing in the last reply.
+    /// A line of a worker's output, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<Line>,
+    /// … or something that happened; neither where those from before end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+}
+
+impl Logged {
+    /// The slot that it is about, if it is about one.
+    #[must_use]
+    pub fn slot(&self) -> Option<u16> {
+        let of_line = self.line.as_ref().map(|line| line.slot);
+        of_line.or(self.event.as_ref().and_then(|event| event.slot))
+    }
 }
 
 /// The reply of `GetInfo` (varlink.org/Service).
