@@ -285,7 +285,13 @@ impl Primary {
                 Turn::Heartbeat => self.manager.heartbeat(),
                 Turn::Flush => self.manager.flush(),
                 Turn::Asked(asked) => self.on_signal(asked),
-                Turn::News(news) => self.on_news(news),
+                Turn::News(news) => {
+                    self.on_news(news);
+                    // A worker that never stops talking must not keep the operator waiting.
+                    if let Ok(question) = inbox.questions.try_recv() {
+                        self.answer(question);
+                    }
+                }
                 Turn::Tick => self.handle(Event::Tick),
                 Turn::Answer(question) => self.answer(question),
                 Turn::Look => {}
