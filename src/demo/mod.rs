@@ -38,7 +38,7 @@ pub struct WorkerArguments {
     /// Wait before listening
     #[arg(long, value_name = "TIME")]
     start_delay: Option<crate::config::values::Time>,
-    /// Exit with status 1 this long after the start
+    /// Exit with status 1 this long after the start; what it was just asked it answers first
     #[arg(long, value_name = "TIME")]
     die_after: Option<crate::config::values::Time>,
     /// Do not end at the stop signal
@@ -107,14 +107,14 @@ async fn work(arguments: &WorkerArguments) -> io::Result<ExitCode> {
             std::future::pending::<()>().await;
         }
     };
-    tokio::select! {
-        () = die => return Ok(ExitCode::FAILURE),
-        () = beat(arguments.heartbeats) => {}
-        () = stopped => {}
-    }
+    let code = tokio::select! {
+        () = die => ExitCode::FAILURE,
+        () = beat(arguments.heartbeats) => ExitCode::SUCCESS,
+        () = stopped => ExitCode::SUCCESS,
+    };
     let _ = stop.send(true);
     while servers.join_next().await.is_some() {}
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 #[expect(clippy::print_stdout, reason = "output for the journal to take")]
