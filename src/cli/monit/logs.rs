@@ -63,7 +63,8 @@ fn read(
             {
                 *told_usec = time_usec;
                 // What became of workers stands out from what they wrote.
-                let text = if whose == Whose::Worker { text } else { format!("* {text}") };
+                let is_marked = whose != Whose::Worker && slot.is_some();
+                let text = if is_marked { format!("* {text}") } else { text };
                 if tell(source, time_usec, slot, &text).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
