@@ -171,7 +171,7 @@ fn every_answer_is_what_the_interface_describes() {
         ("Kill", json!({ "signal": "cont", "slot": 1 }), "", "\"pids\":["),
         ("Resume", json!({}), "", "not paused"),
         ("Subscribe", json!({}), "", "ExpectedMore"),
-        ("Logs", json!({ "lines": 2 }), "more", "line "),
+        ("Logs", json!({ "lines": 500 }), "more", "\"text\":\"line 1\""),
         ("Logs", json!({ "lines": 2, "slot": 70 }), "more", "NoSuchSlot"),
         ("Reset", json!({}), "", ""),
         ("Explode", json!({}), "", "MethodNotFound"),

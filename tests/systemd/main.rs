@@ -114,6 +114,8 @@ fn the_units_are_valid_and_hardened(root: &Path) {
 fn reload_under_load_loses_nothing(root: &Path) {
     let boxed = app(root);
     boxed.ok("curl -sS http://127.0.0.1:8080/");
+    // A reload that is asked while the service still starts, systemd takes for the start.
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     let (short, kept) = (load(&boxed, 1), load(&boxed, 20));
     for generation in 2..=6 {
         boxed.ok("systemctl reload myapp");
@@ -296,6 +298,7 @@ fn notify_reload_works_where_systemd_knows_it(root: &Path) {
         "[Service]\nType=notify-reload\nExecReload=\n",
     );
     boxed.ok("systemctl daemon-reload; curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     let short = load(&boxed, 1);
     for generation in 2..=4 {
         boxed.ok("systemctl reload myapp");
@@ -369,6 +372,7 @@ fn every_line_of_every_worker_is_in_the_journal(root: &Path) {
     let boxed = Boxed::boot(root, with_app);
     boxed.put("/etc/dogwatch/myapp.toml", &APP.replace("\"3\"", "\"2000\""));
     boxed.ok("systemctl start myapp.socket; curl -sS http://127.0.0.1:8080/");
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
     for slot in 0..4 {
         boxed.until(&format!(
             "journalctl --sync; test $(journalctl -b -o cat -u myapp -t myapp/{slot} | grep -c '^line ') = 2000"
