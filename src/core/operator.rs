@@ -105,8 +105,9 @@ impl Supervisor {
                 Some(Refusal::Stopped(*slot))
             }
             Event::StopSlot(slot) => {
-                let others = self.records.iter().filter(|(s, r)| *s != slot && !r.stopped);
-                (others.count() == 0).then_some(Refusal::LastSlot)
+                let serves = |r: &Record| !r.stopped && r.failed.is_none();
+                let mut others = self.records.iter().filter(|(other, _)| *other != slot);
+                (!others.any(|(_, record)| serves(record))).then_some(Refusal::LastSlot)
             }
             Event::StartSlot(slot) => (!is_stopped(*slot)).then_some(Refusal::NotStopped(*slot)),
             // Scaling and forgetting do no harm at any time; nothing else comes here.
@@ -127,6 +128,11 @@ impl Supervisor {
         let to = to.clamp(1, MAX_SLOTS);
         if let Some(rollout) = &mut self.rollout {
             rollout.forget_slots();
+        }
+        if to < from {
+            // Who stays may be given up, and who goes may be the one that serves.
+            let stay = self.records.range_mut(..Slot(to)).map(|(_, record)| record);
+            stay.filter(|record| record.failed.is_some()).for_each(Record::forgive);
         }
         self.set_slots(to);
     }
@@ -153,8 +159,11 @@ impl Supervisor {
 
     pub(super) fn on_start_slot(&mut self, slot: Slot) {
         self.report(Report::SlotStarted { slot });
+        // What is being rolled out is not proven yet: the slot is relieved in its turn.
+        let proven = self.rollout.as_ref().filter(|r| r.failure.is_none()).map(|r| r.from);
         if let Some(record) = self.records.get_mut(&slot) {
             record.stopped = false;
+            record.generation = proven.unwrap_or(record.generation);
         }
     }
 

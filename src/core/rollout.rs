@@ -169,6 +169,7 @@ impl Supervisor {
         };
         record.newcomer = Some(newcomer);
         record.failed = None;
+        record.restarting = false;
         let starting = |id: &WorkerId| self.roster.get(id).is_some_and(Worker::is_starting);
         if let Some(old) = record.incumbent.take_if(|id| starting(id)) {
             self.dismiss(old, Why::Leave, now);

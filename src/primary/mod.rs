@@ -101,6 +101,8 @@ const NEWS_WAITING: usize = 256;
 const QUIET_TURNS: u32 = 4;
 /// How long output that is still in the pipes is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Clients that ask nothing for this long at the end have what they wanted.
+const QUIET: Duration = Duration::from_millis(50);
 /// How often leftovers that are nobody's event are looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -258,7 +260,7 @@ impl Primary {
         self.settle();
         loop {
             if let Some(outcome) = self.outcome {
-                self.finish().await;
+                self.finish(&mut inbox.questions).await;
                 return outcome;
             }
             let leftovers = self.has_leftovers();
@@ -329,11 +331,15 @@ impl Primary {
     }
 
     /// Everybody is gone: their last words, and the last message to systemd, still find their way.
-    async fn finish(&mut self) {
-        // Its file goes before its folder.
-        self.control = None;
+    async fn finish(&mut self, questions: &mut mpsc::Receiver<Question>) {
         let last_words = async { while self.outputs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        // Who waits for a verdict has one by now, and asks for the reason.
+        while let Ok(Some(question)) = tokio::time::timeout(QUIET, questions.recv()).await {
+            self.answer(question);
+        }
+        // Its file goes before its folder.
+        self.control = None;
         self.manager.flush();
         self.listeners.remove_own_files();
         runtime_dir::remove(&self.app.folder);
