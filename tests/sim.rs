@@ -212,7 +212,7 @@ impl World {
         assert!(slot.0 < self.slots, "a worker for slot {slot} of {}", self.slots);
         assert!(!self.forgotten.contains(&generation), "spawn from forgotten settings");
         assert!(self.exits == 0, "spawn after exit");
-        let process = Process { generation: generation.0, ..Process::default() };
+        let process = Process { slot: slot.0, generation: generation.0, ..Process::default() };
         assert!(self.alive.insert(worker, process).is_none());
         let stormy = self.weather == Weather::Stormy;
         let ready = Event::Ready { worker, evidence: Evidence::Accepting };

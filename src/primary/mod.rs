@@ -335,9 +335,12 @@ impl Primary {
         let last_words = async { while self.outputs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         // Who waits for a verdict has one by now, and asks for the reason.
-        while let Ok(Some(question)) = tokio::time::timeout(QUIET, questions.recv()).await {
-            self.answer(question);
-        }
+        let answers = async {
+            while let Ok(Some(question)) = tokio::time::timeout(QUIET, questions.recv()).await {
+                self.answer(question);
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, answers).await;
         // Its file goes before its folder.
         self.control = None;
         self.manager.flush();

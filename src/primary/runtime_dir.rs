@@ -4,6 +4,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Where the folders of root's apps are.
+const SYSTEM: &str = "/run/dogwatch";
+
 /// Returns the folder for the sockets of `app`, made if need be, for our user alone. Sockets that a primary left
 /// behind that is dead by now are removed.
 ///
@@ -12,6 +15,13 @@ use std::path::{Path, PathBuf};
 pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
     let path = choose(app);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    if let Some(base) = path.parent()
+        && base == Path::new(SYSTEM)
+        && nix::unistd::geteuid().is_root()
+    {
+        // As systemd makes it; whom control.readers names comes through here.
+        std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o755))?;
+    }
     if std::env::var_os("RUNTIME_DIRECTORY").is_none() {
         // In /tmp anybody may have been there before us: with a link, or a folder in which things can be renamed.
         path.parent().map_or(Ok(()), check_owner)?;
@@ -45,7 +55,7 @@ pub(super) fn choose(app: &str) -> PathBuf {
     }
     let user = nix::unistd::geteuid();
     let base = match std::env::var_os("XDG_RUNTIME_DIR") {
-        _ if user.is_root() => PathBuf::from("/run/dogwatch"),
+        _ if user.is_root() => PathBuf::from(SYSTEM),
         Some(base) => Path::new(&base).join("dogwatch"),
         None => std::env::temp_dir().join(format!("dogwatch-{user}")),
     };

@@ -41,7 +41,9 @@ impl Primary {
             Call::Restart(which) => {
                 self.ask(Event::Restart(which.slot.map(core::Slot)))?;
                 let view = self.core.view();
-                let meant = view.slots.iter().map(|s| s.slot.0);
+                let restarted =
+                    |s: &&core::SlotView| s.standing != Standing::Stopped || !s.workers.is_empty();
+                let meant = view.slots.iter().filter(restarted).map(|s| s.slot.0);
                 let meant = meant.filter(|slot| which.slot.is_none_or(|one| one == *slot));
                 Ok(Answer::Restarted(meant.collect()))
             }
@@ -205,7 +207,7 @@ impl Primary {
         let mode = self.launches.last_key_value().map(|(_, launch)| launch.settings.log);
         match mode {
             Some(LogMode::Stream | LogMode::Direct) => "journal",
-            Some(LogMode::Auto) | None if self.app.in_journal => "journal",
+            Some(LogMode::Auto | LogMode::Inherit) | None if self.app.in_journal => "journal",
             _ => "memory",
         }
     }

@@ -5,8 +5,9 @@ use super::super::tail::Tail;
 use super::event::{Receiver, lost};
 use super::{Answer, Question, Rights};
 use crate::protocol::control::{
-    Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info, Killed, Logged,
-    MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled, parse,
+    AppState, Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info,
+    Killed, Logged, MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled,
+    parse,
 };
 use crate::sys::varlink::{Reading, Writing, connection};
 use serde::Serialize;
@@ -43,7 +44,8 @@ pub(super) async fn serve(stream: UnixStream, rights: Rights, questions: &mpsc::
     let write = write.into_write_half();
     let mut client = Client { read, write, rights, questions, next: None };
     while let Some(call) = client.next_call().await {
-        if client.answer(call).await.is_err() {
+        // Who may do nothing is told so, once.
+        if client.answer(call).await.is_err() || rights == Rights::Nothing {
             return;
         }
     }
@@ -72,6 +74,9 @@ impl Client<'_> {
             Ok(call) => call,
             Err(error) => return self.error(error, oneway).await,
         };
+        if oneway && matches!(call, Call::GetInfo | Call::GetInterfaceDescription(_)) {
+            return Ok(());
+        }
         if let Call::GetInfo = call {
             return self.info().await;
         }
@@ -188,8 +193,9 @@ impl Client<'_> {
                     return self.error(Error::Refused { reason, hint: None }, false).await;
                 }
                 "lost" => {
-                    let reason = "its verdict was missed, for the client was too slow".to_owned();
-                    return self.error(Error::Refused { reason, hint: None }, false).await;
+                    if let Some(verdict) = self.missed(generation).await? {
+                        return verdict;
+                    }
                 }
                 _ if more => {
                     let event = Some(Event::clone(&event));
@@ -200,10 +206,34 @@ impl Client<'_> {
         }
     }
 
+    /// Events were lost, and the verdict may have been among them: tells it, if the reload has ended.
+    async fn missed(&mut self, generation: u32) -> Result<Option<Result<(), Over>>, Over> {
+        let Ok(Answer::Listed(listed)) = self.ask(Call::List).await? else {
+            return Err(Over);
+        };
+        let app = listed.app;
+        let is_rolling = matches!(app.state, AppState::Reloading | AppState::RollingBack);
+        if is_rolling || app.queued_generation.is_some() {
+            return Ok(None);
+        }
+        let verdict = if app.generation == generation {
+            let text = Some(format!("reload done: {}", app.status));
+            let generation = Some(generation);
+            self.reply(Some(Reloading { generation, text, ..Reloading::default() })).await
+        } else {
+            let failure = self.failure_of(generation).await?;
+            let text = format!("reload failed: {}", app.status);
+            self.error(Error::RolledBack { text, generation, failure }, false).await
+        };
+        Ok(Some(verdict))
+    }
+
     /// Returns what the loop knows of the failure that undid a rollout.
     async fn failure_of(&self, generation: u32) -> Result<Option<Box<Failure>>, Over> {
-        let shown = self.ask(Call::Show(Default::default())).await?;
-        let Ok(Answer::Shown(shown, tail)) = shown else { return Ok(None) };
+        let Ok(Ok(Answer::Shown(shown, tail))) = self.ask(Call::Show(Default::default())).await
+        else {
+            return Ok(None);
+        };
         let mut failure = shown.last_failure.filter(|f| f.generation == generation);
         last_words(&mut failure, tail, LAST_WORDS).await;
         Ok(failure.map(Box::new))

@@ -28,8 +28,10 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// So many clients are served at a time …
 const CLIENTS: usize = 256;
-/// … of them so many that may only look: they cannot lock the others out.
+/// … beside them so many that may only look …
 const READERS: usize = 128;
+/// So many are told that they may do nothing.
+const STRANGERS: usize = 16;
 /// Questions that wait for the loop.
 const QUESTIONS: usize = 8;
 /// When descriptors are scarce, clients are accepted again after this long.
@@ -179,7 +181,8 @@ async fn accept(
     readers: Arc<Mutex<Readers>>,
     questions: mpsc::Sender<Question>,
 ) {
-    let (clients, lookers) = (Arc::new(Semaphore::new(CLIENTS)), Arc::new(Semaphore::new(READERS)));
+    let places = |count| Arc::new(Semaphore::new(count));
+    let (clients, lookers, strangers) = (places(CLIENTS), places(READERS), places(STRANGERS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(AGAIN).await;
@@ -189,10 +192,11 @@ async fn accept(
             let readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
             rights(&stream, &readers)
         };
-        // Who has no rights is told so, but takes no place for long: a client that says nothing is sent away.
+        // Each kind has places of its own, so that none can lock another out.
         let place = match rights {
             Rights::All => clients.clone().try_acquire_owned(),
-            Rights::Look | Rights::Nothing => lookers.clone().try_acquire_owned(),
+            Rights::Look => lookers.clone().try_acquire_owned(),
+            Rights::Nothing => strangers.clone().try_acquire_owned(),
         };
         if let Ok(place) = place {
             let questions = questions.clone();

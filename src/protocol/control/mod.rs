@@ -387,11 +387,12 @@ impl Call {
             | Self::Describe
             | Self::List
             | Self::Show(_)
-            | Self::Check
             | Self::Subscribe
             | Self::Logs(_) => true,
-            Self::Reload(reload) => reload.dry_run == Some(true),
-            Self::Restart(_)
+            // What is wrong with a file may quote it, and there are secrets in files.
+            Self::Check
+            | Self::Reload(_)
+            | Self::Restart(_)
             | Self::Start(_)
             | Self::Stop(_)
             | Self::Scale(_)
