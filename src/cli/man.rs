@@ -20,7 +20,7 @@ pub(super) enum Page {
 }
 
 /// Which flag of `run` has the text for a key of the file.
-const FLAGS: [(&str, &str); 26] = [
+const FLAGS: [(&str, &str); 27] = [
     ("command", "command"),
     ("workers", "workers"),
     ("listen", "listen"),
@@ -38,6 +38,7 @@ const FLAGS: [(&str, &str); 26] = [
     ("stop.signal", "stop_signal"),
     ("stop.drain", "drain"),
     ("stop.timeout", "stop_timeout"),
+    ("stop.message", "stop_message"),
     ("restart.min-delay", "min_delay"),
     ("restart.max-delay", "max_delay"),
     ("restart.start-limit", "start_limit"),

@@ -23,7 +23,7 @@ pub struct RunArguments {
     /// What the app is called [default: the file's name, the unit's name, or the program's or script's]
     #[arg(long, value_name = "APP")]
     name: Option<String>,
-    /// Where to listen when systemd passes no socket: PORT (on all addresses), ADDR:PORT, [V6]:PORT or unix:PATH (can be repeated)
+    /// Where to listen when systemd passes no socket: PORT (on all addresses), ADDR:PORT, [V6]:PORT, udp:PORT or unix:PATH (can be repeated)
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<Address>,
     /// How many workers: a number, 'cpus' or 'cpus-1' [default: 1]
@@ -41,13 +41,13 @@ pub struct RunArguments {
     /// For programs whose accept call must block
     #[arg(long)]
     blocking: bool,
-    /// How a worker gets its sockets: fd [default: fd]
+    /// How a worker gets its sockets: fd (LISTEN_FDS) or node (listen() in Node) [default: fd]
     #[arg(long, value_name = "HOW")]
     handoff: Option<Handoff>,
-    /// Who gets a new connection: shared [default: shared]
+    /// Who gets a new connection: shared, round-robin or round-robin:client-ip [default: shared; with node, round-robin]
     #[arg(long, value_name = "HOW")]
     balance: Option<Balance>,
-    /// What shows that a worker is ready: auto, notify, accepting, fd or alive:2s [default: auto]
+    /// What shows that a worker is ready: auto, notify, accepting, fd, listening, message or alive:2s [default: auto; with node, listening]
     #[arg(long, value_name = "WHEN")]
     ready: Option<ReadyWhen>,
     /// A worker that is not ready after this long has failed [default: 30s]
@@ -71,6 +71,9 @@ pub struct RunArguments {
     /// How long it may take to end after that before it is killed [default: 10s]
     #[arg(long, value_name = "TIME")]
     stop_timeout: Option<Time>,
+    /// Tell a Node worker this message when it is to end; PM2 sends 'shutdown'
+    #[arg(long, value_name = "TEXT")]
+    stop_message: Option<String>,
     /// The first delay between starts of a slot that fails again and again [default: 100ms]
     #[arg(long, value_name = "TIME")]
     min_delay: Option<Time>,
@@ -123,7 +126,12 @@ impl RunArguments {
                 min: self.ready_min,
                 fd: self.ready_fd,
             },
-            stop: Stop { signal: self.stop_signal, drain: self.drain, timeout: self.stop_timeout },
+            stop: Stop {
+                signal: self.stop_signal,
+                drain: self.drain,
+                timeout: self.stop_timeout,
+                message: self.stop_message,
+            },
             restart: Restart {
                 min_delay: self.min_delay,
                 max_delay: self.max_delay,

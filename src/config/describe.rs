@@ -28,10 +28,13 @@ impl Settings {
         let files = self.environment_files.iter().map(|path| path.display().to_string());
         all.push(("environment-files".to_owned(), list(&files.collect::<Vec<_>>())));
         all.push(("blocking".to_owned(), self.blocking.to_string()));
+        all.push(("handoff".to_owned(), self.handoff.to_string()));
+        all.push(("balance".to_owned(), self.balance.to_string()));
         all.push(("ready.when".to_owned(), self.ready_when.to_string()));
         all.extend(self.ready_fd.map(|fd| ("ready.fd".to_owned(), fd.to_string())));
         let signal = self.stop_signal.0;
         all.push(("stop.signal".to_owned(), signal.to_string()));
+        all.extend(self.stop_message.clone().map(|text| ("stop.message".to_owned(), text)));
         all.extend(describe_policy(&self.policy));
         all.push(("log.mode".to_owned(), self.log.to_string()));
         all.push(("control.readers".to_owned(), list(&self.readers)));

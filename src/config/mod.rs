@@ -13,7 +13,7 @@ pub use describe::Difference;
 use std::path::PathBuf;
 use std::time::Duration;
 use typed::Typed;
-use values::{Address, LogMode, Reader, ReadyWhen, StopSignal, Workers};
+use values::{Address, Balance, Handoff, LogMode, Reader, ReadyWhen, StopSignal, Workers};
 
 /// Why settings are refused: what and where, and at most one remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,12 +40,18 @@ pub struct Settings {
     pub environment_files: Vec<PathBuf>,
     /// Workers want their accept calls to block.
     pub blocking: bool,
+    /// How workers get their sockets.
+    pub handoff: Handoff,
+    /// Who gets a new connection.
+    pub balance: Balance,
     /// What counts as evidence of readiness.
     pub ready_when: ReadyWhen,
     /// The number of the readiness file descriptor; `None` is the first after the listeners.
     pub ready_fd: Option<i32>,
     /// The signal that asks a worker to end.
     pub stop_signal: StopSignal,
+    /// The message that tells a worker over its channel that it is to end.
+    pub stop_message: Option<String>,
     /// Where the workers' output goes.
     pub log: LogMode,
     /// Who may look at the app over its control socket, beside root and the primary's own user.
@@ -85,6 +91,12 @@ impl Settings {
             heartbeat: typed.watchdog.interval.map(|interval| interval.0),
             surge: typed.reload.surge.unwrap_or(default.surge),
         };
+        let handoff = typed.handoff.unwrap_or(Handoff::Fd);
+        // As Node's own cluster module and PM2 do it.
+        let (balance, ready_when) = match handoff {
+            Handoff::Fd => (Balance::Shared, ReadyWhen::Auto),
+            Handoff::Node => (Balance::RoundRobin { sticky: false }, ReadyWhen::Listening),
+        };
         let settings = Self {
             command,
             listen: typed.listen.unwrap_or_default(),
@@ -92,9 +104,12 @@ impl Settings {
             env: typed.env.unwrap_or_default().into_iter().collect(),
             environment_files: typed.environment_files.unwrap_or_default(),
             blocking: typed.blocking.unwrap_or(false),
-            ready_when: typed.ready.when.unwrap_or(ReadyWhen::Auto),
+            handoff,
+            balance: typed.balance.unwrap_or(balance),
+            ready_when: typed.ready.when.unwrap_or(ready_when),
             ready_fd: typed.ready.fd,
             stop_signal: typed.stop.signal.unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
+            stop_message: typed.stop.message,
             log: typed.log.mode.unwrap_or(LogMode::Auto),
             readers: typed.control.readers.unwrap_or_default(),
             policy,
@@ -140,6 +155,9 @@ impl Settings {
                 "the time to be alive is not shorter than 'ready.timeout'",
             );
         }
+        if let Some((key, reason)) = self.channel_trouble() {
+            return refuse(key, reason);
+        }
         if self.ready_fd.is_some_and(|fd| !(3..1024).contains(&fd)) {
             return refuse("ready.fd", "expected a number from 3 to 1023");
         }
@@ -155,6 +173,33 @@ impl Settings {
             return refuse("working-directory", "expected an absolute path");
         }
         Ok(())
+    }
+
+    /// What does not go together with the handoff.
+    fn channel_trouble(&self) -> Option<(&'static str, &'static str)> {
+        let on_channel = matches!(self.ready_when, ReadyWhen::Listening | ReadyWhen::Message);
+        match self.handoff {
+            Handoff::Fd if self.balance != Balance::Shared => Some((
+                "balance",
+                "'round-robin' passes connections over the channel, which takes 'handoff = \"node\"'",
+            )),
+            Handoff::Fd if on_channel => Some((
+                "ready.when",
+                "this is said over the channel, which takes 'handoff = \"node\"'",
+            )),
+            Handoff::Fd if self.stop_message.is_some() => Some((
+                "stop.message",
+                "it is sent over the channel, which takes 'handoff = \"node\"'",
+            )),
+            Handoff::Node if self.blocking => {
+                Some(("blocking", "Node hangs on sockets that block, leave it out"))
+            }
+            Handoff::Node if self.ready_when == ReadyWhen::Accepting => Some((
+                "ready.when",
+                "a worker on the channel says when it listens, expected 'listening'",
+            )),
+            Handoff::Fd | Handoff::Node => None,
+        }
     }
 }
 
@@ -174,6 +219,19 @@ mod tests {
             (settings.policy.slots, settings.ready_when, settings.log),
             (1, ReadyWhen::Auto, LogMode::Auto)
         );
+    }
+
+    #[test]
+    fn over_the_channel_connections_go_round() {
+        let on = |text: &str| settings(&format!("command = [\"x\"]\nhandoff = \"node\"\n{text}"));
+        let settings = on("").unwrap();
+        assert_eq!(
+            (settings.balance, settings.ready_when),
+            (Balance::RoundRobin { sticky: false }, ReadyWhen::Listening)
+        );
+        let sticky = on("balance = { mode = \"round-robin\", sticky = \"client-ip\" }").unwrap();
+        assert_eq!(sticky.balance, Balance::RoundRobin { sticky: true });
+        assert_eq!(on("balance = \"shared\"").unwrap().balance, Balance::Shared);
     }
 
     #[test]
@@ -199,6 +257,14 @@ mod tests {
         assert_eq!(
             says("[ready]\nwhen = \"alive:30s\""),
             "'ready.when': the time to be alive is not shorter than 'ready.timeout'"
+        );
+        assert_eq!(
+            says("balance = \"round-robin\""),
+            "'balance': 'round-robin' passes connections over the channel, which takes 'handoff = \"node\"'"
+        );
+        assert_eq!(
+            says("handoff = \"node\"\nblocking = true"),
+            "'blocking': Node hangs on sockets that block, leave it out"
         );
         assert_eq!(says("[ready]\nfd = 1"), "'ready.fd': expected a number from 3 to 1023");
         assert_eq!(

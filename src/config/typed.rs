@@ -103,6 +103,8 @@ typed! {
         drain: Time,
         /// How long it may take to end after that.
         timeout: Time,
+        /// What it is told over its channel when it is withdrawn.
+        message: String,
     } []
 
     /// `[restart]`

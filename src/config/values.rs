@@ -1,7 +1,8 @@
 //! The values that can be written in a file or after a flag: each type can only hold what makes sense, says what it
 //! expects otherwise, and reads the same in both places.
 
-use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Unexpected, Visitor};
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -45,7 +46,6 @@ deserialize_from_str! {
     ReadyWhen, "auto";
     LogMode, "auto";
     Handoff, "fd";
-    Balance, "shared";
     OnFailure, "rollback";
     Reader, "@adm";
 }
@@ -147,18 +147,20 @@ pub enum Address {
     Port(u16),
     /// `127.0.0.1:8080` or `[::1]:8080`.
     Tcp(SocketAddr),
+    /// `udp:5353` or `udp:127.0.0.1:5353`: datagrams.
+    Udp(SocketAddr),
     /// `unix:/run/myapp.sock`
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Returns the address to bind, and whether IPv4 clients are wanted on an IPv6 socket; `None` for unix sockets.
+    /// Returns the TCP address to bind; `None` for other kinds of sockets.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Port(port) => Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))),
             Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Udp(_) | Self::Unix(_) => None,
         }
     }
 
@@ -168,6 +170,7 @@ impl Address {
         match self {
             Self::Port(port) => format!("tcp-{port}"),
             Self::Tcp(address) => format!("tcp-{}", address.port()),
+            Self::Udp(address) => format!("udp-{}", address.port()),
             Self::Unix(path) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 // sd_listen_fds_with_names(3): a name has no colon, and is printable.
@@ -184,6 +187,7 @@ impl fmt::Display for Address {
         match self {
             Self::Port(port) => write!(f, "{port}"),
             Self::Tcp(address) => write!(f, "{address}"),
+            Self::Udp(address) => write!(f, "udp:{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -201,14 +205,23 @@ impl FromStr for Address {
                 _ => Ok(Self::Unix(path.into())),
             };
         }
-        if let Ok(port) = text.parse() {
-            return Ok(Self::Port(port));
-        }
-        text.parse().map(Self::Tcp).or_else(|_| {
-            invalid(format!(
-                "'{text}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080' or 'unix:/run/myapp.sock'"
-            ))
-        })
+        let (udp, address) = text.strip_prefix("udp:").map_or((false, text), |rest| (true, rest));
+        let everywhere = |port: u16| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let known = match (udp, address.parse(), address.parse()) {
+            (false, Ok(port), _) => Some(Self::Port(port)),
+            (true, Ok(port), _) => Some(Self::Udp(everywhere(port))),
+            (false, _, Ok(address)) => Some(Self::Tcp(address)),
+            (true, _, Ok(address)) => Some(Self::Udp(address)),
+            (_, Err(_), Err(_)) => None,
+        };
+        known.map_or_else(
+            || {
+                invalid(format!(
+                    "'{text}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080', 'udp:5353' or 'unix:/run/myapp.sock'"
+                ))
+            },
+            Ok,
+        )
     }
 }
 
@@ -236,7 +249,7 @@ impl FromStr for StopSignal {
 /// What counts as evidence that a worker is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// The first of `notify`, `fd` and `accepting`.
+    /// The first of `notify`, `fd` and `accepting`; where the channel hands over the sockets, `listening` for `accepting`.
     Auto,
     /// It says `READY=1` on its notify socket.
     Notify,
@@ -244,6 +257,10 @@ pub enum ReadyWhen {
     Fd,
     /// The kernel shows it waiting on a listener.
     Accepting,
+    /// It says on its channel that a server of its listens.
+    Listening,
+    /// It sends the message `ready` over its channel.
+    Message,
     /// It is alive after this long.
     Alive(Duration),
 }
@@ -260,8 +277,10 @@ impl FromStr for ReadyWhen {
             "notify" => Ok(Self::Notify),
             "fd" => Ok(Self::Fd),
             "accepting" => Ok(Self::Accepting),
+            "listening" => Ok(Self::Listening),
+            "message" => Ok(Self::Message),
             _ => invalid(format!(
-                "'{text}' is no evidence, expected 'auto', 'notify', 'fd', 'accepting' or 'alive:2s'"
+                "'{text}' is no evidence, expected 'auto', 'notify', 'fd', 'accepting', 'listening', 'message' or 'alive:2s'"
             )),
         }
     }
@@ -274,6 +293,8 @@ impl fmt::Display for ReadyWhen {
             Self::Notify => f.write_str("notify"),
             Self::Fd => f.write_str("fd"),
             Self::Accepting => f.write_str("accepting"),
+            Self::Listening => f.write_str("listening"),
+            Self::Message => f.write_str("message"),
             Self::Alive(time) => write!(f, "alive:{}", Time(*time)),
         }
     }
@@ -328,6 +349,8 @@ impl fmt::Display for LogMode {
 pub enum Handoff {
     /// As file descriptors from 3 up, as systemd does it (`LISTEN_FDS`).
     Fd,
+    /// Over the channel of Node's cluster module: the program calls `listen(8080)` and is given ours.
+    Node,
 }
 
 impl FromStr for Handoff {
@@ -336,8 +359,18 @@ impl FromStr for Handoff {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text {
             "fd" => Ok(Self::Fd),
-            _ => invalid(format!("'{text}' is no handoff, expected 'fd'")),
+            "node" => Ok(Self::Node),
+            _ => invalid(format!("'{text}' is no handoff, expected 'fd' or 'node'")),
         }
+    }
+}
+
+impl fmt::Display for Handoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fd => "fd",
+            Self::Node => "node",
+        })
     }
 }
 
@@ -346,6 +379,16 @@ impl FromStr for Handoff {
 pub enum Balance {
     /// All workers wait on the same socket; the kernel wakes one.
     Shared,
+    /// The primary accepts, and passes each connection to the next worker that is free.
+    RoundRobin {
+        /// The connections of one client address go to one slot.
+        sticky: bool,
+    },
+}
+
+impl Balance {
+    const EXPECTED: &'static str =
+        "'shared', 'round-robin' or { mode = \"round-robin\", sticky = \"client-ip\" }";
 }
 
 impl FromStr for Balance {
@@ -354,8 +397,48 @@ impl FromStr for Balance {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text {
             "shared" => Ok(Self::Shared),
-            _ => invalid(format!("'{text}' is no balance, expected 'shared'")),
+            "round-robin" => Ok(Self::RoundRobin { sticky: false }),
+            "round-robin:client-ip" => Ok(Self::RoundRobin { sticky: true }),
+            _ => invalid(format!("'{text}' is no balance, expected {}", Self::EXPECTED)),
         }
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shared => "shared",
+            Self::RoundRobin { sticky: false } => "round-robin",
+            Self::RoundRobin { sticky: true } => "round-robin:client-ip",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            mode: String,
+            sticky: Option<String>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Balance;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Balance::EXPECTED)
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Balance, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let whole = [Some(table.mode), table.sticky];
+                let whole = whole.into_iter().flatten().collect::<Vec<_>>().join(":");
+                whole.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        from.deserialize_any(Either)
     }
 }
 
@@ -457,6 +540,38 @@ impl FromStr for Variable {
     }
 }
 
+/// Returns a variable's value for one slot: `{slot}` is its number, `{slot+8000}` that much more.
+#[must_use]
+pub fn for_slot(value: &str, slot: u16) -> String {
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(at) = rest.find("{slot") {
+        let (before, from) = rest.split_at(at);
+        let number = from.find('}').and_then(|end| {
+            let more = match &from["{slot".len()..end] {
+                "" => 0,
+                sum => sum.strip_prefix('+')?.parse::<u32>().ok()?,
+            };
+            Some((more.checked_add(slot.into())?, end + 1))
+        });
+        text.push_str(before);
+        let used = match number {
+            Some((number, length)) => {
+                text.push_str(&number.to_string());
+                length
+            }
+            // Something else, which is left as it is.
+            None => {
+                text.push_str("{slot");
+                "{slot".len()
+            }
+        };
+        rest = &from[used..];
+    }
+    text.push_str(rest);
+    text
+}
+
 /// Whether a name can be that of an environment variable (`environ(7)`).
 #[must_use]
 pub fn is_variable_name(name: &str) -> bool {
@@ -477,13 +592,15 @@ mod tests {
     fn addresses_are_ports_sockets_or_paths() {
         assert_eq!("8080".parse(), Ok(Address::Port(8080)));
         assert_eq!("[::1]:80".parse(), Ok(Address::Tcp("[::1]:80".parse().unwrap())));
+        assert_eq!("udp:53".parse(), Ok(Address::Udp("[::]:53".parse().unwrap())));
+        assert_eq!("udp:127.0.0.1:53".parse::<Address>().unwrap().name(), "udp-53");
         assert_eq!("unix:/run/a:b.sock".parse::<Address>().unwrap().name(), "a_b.sock");
         assert_eq!(says::<Address>("unix:a.sock"), "'unix:a.sock' has no absolute path");
         for wrong in ["localhost:80", "65536", "", ":80", "1.2.3.4"] {
             assert_eq!(
                 says::<Address>(wrong),
                 format!(
-                    "'{wrong}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080' or 'unix:/run/myapp.sock'"
+                    "'{wrong}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080', 'udp:5353' or 'unix:/run/myapp.sock'"
                 )
             );
         }
@@ -498,6 +615,27 @@ mod tests {
             says::<Workers>("0"),
             "'0' is no number of workers, expected a number from 1 to 10000, 'cpus' or 'cpus-1'"
         );
+    }
+
+    #[test]
+    fn a_balance_is_a_word_or_a_table() {
+        assert_eq!("round-robin".parse(), Ok(Balance::RoundRobin { sticky: false }));
+        assert_eq!("round-robin:client-ip".parse(), Ok(Balance::RoundRobin { sticky: true }));
+        assert_eq!(
+            says::<Balance>("fair"),
+            "'fair' is no balance, expected 'shared', 'round-robin' or { mode = \"round-robin\", sticky = \"client-ip\" }"
+        );
+    }
+
+    #[test]
+    fn a_value_may_hold_the_slots_number() {
+        assert_eq!(for_slot("{slot}", 3), "3");
+        assert_eq!(for_slot("p{slot+8000}/{slot}", 3), "p8003/3");
+        for other in
+            ["", "{slot-1}", "{slot+x}", "{slots}", "{slot", "{slot+99999999999}", "é{slot"]
+        {
+            assert_eq!(for_slot(other, 3), other);
+        }
     }
 
     #[test]

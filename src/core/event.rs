@@ -84,6 +84,10 @@ pub enum Evidence {
     Fd,
     /// The kernel shows it waiting on a listener.
     Accepting,
+    /// It said on its channel that a server of its listens.
+    Listening,
+    /// It sent the message `ready` over its channel.
+    Message,
     /// It was alive for the time that was configured as enough.
     Alive,
 }
@@ -94,6 +98,8 @@ impl fmt::Display for Evidence {
             Self::Notify => "it said READY=1",
             Self::Fd => "it wrote to its readiness file descriptor",
             Self::Accepting => "it waits on a listener",
+            Self::Listening => "it listens on its channel",
+            Self::Message => "it sent 'ready'",
             Self::Alive => "it stayed alive long enough",
         })
     }

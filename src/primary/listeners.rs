@@ -8,6 +8,7 @@ use crate::sys::socket;
 use libsystemd::activation;
 use listenfd::ListenFd;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -133,11 +134,12 @@ fn open(addresses: &[Address]) -> Result<Vec<Listener>, String> {
                 let tcp = address.tcp().expect("these two are TCP addresses");
                 socket::listen_tcp(tcp, matches!(address, Address::Port(_)))
             }
+            Address::Udp(udp) => UdpSocket::bind(udp).map(OwnedFd::from),
             Address::Unix(path) => socket::listen_unix(path),
         };
         let own_path = match address {
             Address::Unix(path) => Some(path.clone()),
-            Address::Port(_) | Address::Tcp(_) => None,
+            Address::Port(_) | Address::Tcp(_) | Address::Udp(_) => None,
         };
         let fd = fd.map_err(cannot)?;
         let inode = socket::inode(&fd).map_err(cannot)?;

@@ -219,6 +219,13 @@ fn ways_out(when: Option<ReadyWhen>) -> &'static str {
             "it wrote no line to the file descriptor in DOGWATCH_READY_FD: let it do so, or choose other evidence \
              with ready.when"
         }
+        Some(ReadyWhen::Listening) => {
+            "no server of its listens: if it serves no connections, say ready.when = \"alive:2s\"; if something else \
+             starts the real program, name that program"
+        }
+        Some(ReadyWhen::Message) => {
+            "it did not send 'ready': let it call process.send('ready'), or choose ready.when = \"listening\""
+        }
         Some(ReadyWhen::Alive(_)) => "it did not stay alive long enough, see its output",
     }
 }

@@ -40,15 +40,22 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
     let accepting = async {
         match when {
             ReadyWhen::Auto | ReadyWhen::Accepting => until_accepting(pid, &inodes).await,
-            ReadyWhen::Notify | ReadyWhen::Fd | ReadyWhen::Alive(_) => std::future::pending().await,
+            ReadyWhen::Notify
+            | ReadyWhen::Fd
+            | ReadyWhen::Listening
+            | ReadyWhen::Message
+            | ReadyWhen::Alive(_) => std::future::pending().await,
         }
     };
     let alive = async {
         match when {
             ReadyWhen::Alive(time) => tokio::time::sleep(time).await,
-            ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Fd | ReadyWhen::Accepting => {
-                std::future::pending::<()>().await;
-            }
+            ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Fd
+            | ReadyWhen::Accepting
+            | ReadyWhen::Listening
+            | ReadyWhen::Message => std::future::pending::<()>().await,
         }
     };
     let evidence = tokio::select! {

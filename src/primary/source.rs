@@ -3,8 +3,9 @@
 
 use super::control::Readers;
 use crate::config::typed::Typed;
-use crate::config::values::LogMode;
+use crate::config::values::{LogMode, for_slot};
 use crate::config::{Error, Settings, envfile, file};
+use crate::core::Slot;
 use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
 use nix::fcntl::OFlag;
@@ -65,7 +66,7 @@ impl Source {
             .map_err(|e| blame(flags.control.readers.is_some(), "control.readers", e))?;
         let mut launch = Launch { directory, settings, found: PathBuf::new(), readers };
         let environment = launch
-            .environment()
+            .environment(Slot(0))
             .map_err(|e| blame(flags.environment_files.is_some(), "environment-files", e.error))?;
         launch.found = launch
             .program(&environment)
@@ -135,11 +136,11 @@ impl Source {
 }
 
 impl Launch {
-    /// Returns the variables that the file and its environment files set for workers, later ones last.
+    /// Returns the variables that the file and its environment files set for the workers of a slot, later ones last.
     ///
     /// # Errors
     /// When a file cannot be read or has a line that is no assignment.
-    pub(super) fn environment(&self) -> Result<Vec<(String, String)>, Cannot> {
+    pub(super) fn environment(&self, slot: Slot) -> Result<Vec<(String, String)>, Cannot> {
         let mut variables = Vec::new();
         for path in &self.settings.environment_files {
             let name = path.display().to_string();
@@ -147,7 +148,8 @@ impl Launch {
                 .map_err(|e| Cannot::new(format!("cannot read environment file '{name}'"), &e))?;
             variables.extend(envfile::parse(&name, &text)?);
         }
-        variables.extend(self.settings.env.iter().cloned());
+        let own = |(name, value): &(String, String)| (name.clone(), for_slot(value, slot.0));
+        variables.extend(self.settings.env.iter().map(own));
         Ok(variables)
     }
 

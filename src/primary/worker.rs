@@ -91,7 +91,7 @@ pub(super) fn start(
     outputs: &mut JoinSet<()>,
 ) -> Result<Process, NotStarted> {
     let settings = &launch.settings;
-    let configured = launch.environment()?;
+    let configured = launch.environment(who.slot)?;
     let path = launch.program(&configured)?;
     let directory = launch.directory();
     let notify_socket = runtime_dir::notify_socket(&app.folder, who.worker.0);
@@ -170,7 +170,11 @@ fn ready_fd(launch: &Launch, listeners: &Listeners) -> Option<i32> {
         ReadyWhen::Auto | ReadyWhen::Fd => Some(
             launch.settings.ready_fd.unwrap_or(3 + i32::try_from(listeners.all.len()).unwrap_or(0)),
         ),
-        ReadyWhen::Notify | ReadyWhen::Accepting | ReadyWhen::Alive(_) => None,
+        ReadyWhen::Notify
+        | ReadyWhen::Accepting
+        | ReadyWhen::Listening
+        | ReadyWhen::Message
+        | ReadyWhen::Alive(_) => None,
     }
 }
 
