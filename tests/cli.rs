@@ -85,7 +85,7 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
         (
             "command = [\"/bin/true\"]\n[ready]\nfd = 3\n",
             &["-l", "127.0.0.1:0"],
-            "dogwatch: 'ready.fd': 3 is taken by a listener, expected a number from 4 up\n",
+            "dogwatch: 'ready.fd': 3 is taken by a socket, expected a number from 4 up\n",
         ),
         (
             "command = [\"/bin/true\"]\n",

@@ -3,12 +3,14 @@
 //! libsystemd reads their names and listenfd takes the descriptors; each looks at the kind of the socket, so that a
 //! stray descriptor is refused by name instead of being given to every worker.
 
-use crate::config::values::Address;
+use crate::config::Settings;
+use crate::config::values::{Address, Handoff};
+use crate::protocol::node::Place;
 use crate::sys::socket;
 use libsystemd::activation;
 use listenfd::ListenFd;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -32,18 +34,20 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Returns the sockets that systemd passed, else opens the addresses. Sets `O_NONBLOCK` as the workers want it,
+    /// Returns the sockets that systemd passed, else opens the addresses; there may be none for workers on a channel. Sets `O_NONBLOCK` as the workers want it,
     /// once: systemd sets or clears it at each start of the service, and live workers share it.
     ///
     /// # Errors
     /// One line: which listener, why, and what to do.
-    pub(super) fn obtain(addresses: &[Address], blocking: bool) -> Result<Self, String> {
+    pub(super) fn obtain(settings: &Settings) -> Result<Self, String> {
+        let (addresses, blocking) = (&settings.listen, settings.blocking);
         let adopted = adopt()?;
         let listeners = Self {
             adopted: !adopted.is_empty(),
             all: if adopted.is_empty() { open(addresses)? } else { adopted },
         };
-        if listeners.all.is_empty() {
+        // Over the channel, programs ask for what they need.
+        if listeners.all.is_empty() && settings.handoff == Handoff::Fd {
             return Err("no listener: no socket was passed and no address is named".to_owned());
         }
         for listener in &listeners.all {
@@ -62,6 +66,9 @@ impl Listeners {
 
     /// Returns names and addresses for people.
     pub(super) fn describe(&self) -> String {
+        if self.all.is_empty() {
+            return "what the workers ask for".to_owned();
+        }
         let one = |(name, address)| format!("'{name}' {address}");
         self.addresses().map(one).collect::<Vec<_>>().join(", ")
     }
@@ -76,6 +83,23 @@ impl Listeners {
         for path in self.all.iter().filter_map(|listener| listener.own_path.as_ref()) {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// Opens a socket that a program asks for over its channel, as Node's own primary would.
+///
+/// # Errors
+/// As socket(2), bind(2) and listen(2).
+pub(super) fn open_place(place: &Place, only_v6: bool) -> io::Result<OwnedFd> {
+    match place {
+        Place::Tcp { address, port } => {
+            let address = address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+            let dual = address == Ipv6Addr::UNSPECIFIED && !only_v6;
+            socket::listen_tcp(SocketAddr::new(address, *port), dual)
+        }
+        Place::Udp { address, port } => UdpSocket::bind((*address, *port)).map(OwnedFd::from),
+        Place::Path(path) => socket::listen_unix(path.as_ref()),
+        Place::Fd(_) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

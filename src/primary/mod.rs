@@ -3,6 +3,7 @@
 //!
 //! Nothing here decides about workers, and nothing here waits for one of them.
 
+mod channel;
 mod clock;
 mod console;
 mod control;
@@ -23,6 +24,7 @@ pub use systemd::unit;
 
 use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
+use channel::Channels;
 use console::Console;
 use control::{Control, Events, Question};
 use listeners::Listeners;
@@ -92,6 +94,10 @@ enum News {
     Says { worker: WorkerId, text: String },
     /// So many datagrams of a worker made no sense.
     Garbage { worker: WorkerId, garbage: u64 },
+    /// Something is wrong that the operator should know of.
+    Trouble { text: String, hint: Option<String> },
+    /// A message of a worker's program, as JSON, for those who follow them.
+    Message { worker: WorkerId, text: String },
 }
 
 /// News wait here when the loop is busy; a worker that says more waits too.
@@ -114,6 +120,7 @@ struct Primary {
     core: Supervisor,
     launches: BTreeMap<Generation, Launch>,
     listeners: Listeners,
+    channels: Channels,
     workers: BTreeMap<WorkerId, Process>,
     /// The tasks that move the workers' output; each ends when nobody can write any more.
     outputs: JoinSet<()>,
@@ -178,7 +185,7 @@ fn refusal(message: String) -> Refusal {
 impl Primary {
     fn start(name: &str, source: Source) -> Result<(Self, Inbox), Refusal> {
         let launch = source.load()?;
-        let listeners = Listeners::obtain(&launch.settings.listen, launch.settings.blocking).map_err(|message| {
+        let listeners = Listeners::obtain(&launch.settings).map_err(|message| {
             let hint = message.starts_with("no listener").then(|| {
                 format!("name an address with '-l 8080' or 'listen = [\"8080\"]', or start '{name}.socket'")
             });
@@ -224,6 +231,8 @@ impl Primary {
         let events = Events::new((!in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, &launch);
         let (sender, news) = mpsc::channel(NEWS_WAITING);
+        let channels = Channels::new(&listeners, sender.clone())
+            .map_err(|e| refusal(format!("cannot look at the listeners: {e}")))?;
         let settings = &launch.settings;
         let now = clock::now();
         let core = Supervisor::new(settings.policy.clone(), now.as_nanos(), now);
@@ -235,6 +244,7 @@ impl Primary {
             core,
             launches: BTreeMap::from([(Generation(1), launch)]),
             listeners,
+            channels,
             workers: BTreeMap::new(),
             outputs: JoinSet::new(),
             pending: VecDeque::new(),
@@ -321,7 +331,10 @@ impl Primary {
                 quiet = 0;
                 match news {
                     News::Event(event) => events.push(event),
-                    News::Says { .. } | News::Garbage { .. } => self.on_news(news),
+                    News::Says { .. }
+                    | News::Garbage { .. }
+                    | News::Trouble { .. }
+                    | News::Message { .. } => self.on_news(news),
                 }
             }
         }
@@ -345,6 +358,7 @@ impl Primary {
         self.control = None;
         self.manager.flush();
         self.listeners.remove_own_files();
+        self.channels.remove_own_files();
         runtime_dir::remove(&self.app.folder);
     }
 
@@ -381,6 +395,14 @@ impl Primary {
                 );
                 self.log.say(Level::Warning, &text);
             }
+            News::Trouble { text, hint } => {
+                self.log.say(Level::Warning, &text);
+                if let Some(hint) = hint {
+                    self.log.say(Level::Notice, &format!("hint: {hint}"));
+                }
+                self.events.tell("warning", &text);
+            }
+            News::Message { worker, text } => self.on_message(worker, text),
         }
     }
 
@@ -428,6 +450,11 @@ impl Primary {
         Ok(generation)
     }
 
+    /// A worker's program has sent a message, and somebody follows them.
+    fn on_message(&mut self, worker: WorkerId, text: String) {
+        let _ = (worker, text);
+    }
+
     fn refuse_reload(&mut self, reason: &str, hint: Option<&str>) {
         let text = format!("reload refused: {reason}; everything goes on as it was");
         self.log.entry(Level::Error, Some(log::REFUSED), &text, &[]);
@@ -472,10 +499,10 @@ fn open_control(
 }
 
 fn check_ready_fd(launch: &Launch, listeners: &Listeners) -> Result<(), Refusal> {
-    let first_free = 3 + listeners.all.len();
+    let first_free = worker::first_free_fd(launch, listeners);
     match launch.settings.ready_fd {
-        Some(fd) if usize::try_from(fd).is_ok_and(|fd| fd < first_free) => Err(refusal(format!(
-            "'ready.fd': {fd} is taken by a listener, expected a number from {first_free} up"
+        Some(fd) if fd < first_free => Err(refusal(format!(
+            "'ready.fd': {fd} is taken by a socket, expected a number from {first_free} up"
         ))),
         _ => Ok(()),
     }

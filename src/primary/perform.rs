@@ -42,9 +42,17 @@ impl Primary {
                 if let Some(process) = self.workers.get_mut(&worker) {
                     process.is_ready();
                 }
+                self.channels.admit(worker);
             }
-            // And cannot be withdrawn: the stop signal is what tells it to drain.
-            Action::Withdraw(worker) => self.pending.push_back(Event::Drained(worker)),
+            Action::Withdraw(worker) => {
+                let generation = self.workers.get(&worker).map(|process| process.generation);
+                let launch = generation.and_then(|generation| self.launches.get(&generation));
+                let message = launch.and_then(|launch| launch.settings.stop_message.as_deref());
+                // Without a channel it cannot be withdrawn: the stop signal is what tells it to drain.
+                if !self.channels.withdraw(worker, message) {
+                    self.pending.push_back(Event::Drained(worker));
+                }
+            }
             Action::Terminate { worker, why } => self.terminate(worker, why),
             Action::Kill(worker) => {
                 if let Some(process) = self.workers.get(&worker) {
@@ -61,14 +69,25 @@ impl Primary {
         let Some(launch) = self.launches.get(&who.generation) else {
             unreachable!("the core forgets a generation only when nobody can start from it")
         };
-        match worker::start(&self.app, who, launch, &self.listeners, &self.news, &mut self.outputs)
-        {
+        let started = worker::start(
+            &self.app,
+            who,
+            launch,
+            &self.listeners,
+            &self.channels,
+            &self.news,
+            &mut self.outputs,
+        );
+        match started {
             Ok(process) => drop(self.workers.insert(who.worker, process)),
-            Err(error) => self.pending.push_back(Event::SpawnFailed {
-                worker: who.worker,
-                reason: error.reason,
-                transient: error.is_transient,
-            }),
+            Err(error) => {
+                self.channels.forget(who.worker);
+                self.pending.push_back(Event::SpawnFailed {
+                    worker: who.worker,
+                    reason: error.reason,
+                    transient: error.is_transient,
+                });
+            }
         }
     }
 
@@ -177,6 +196,9 @@ impl Primary {
     }
 
     fn ended(&mut self, worker: WorkerId, pid: Pid, end: End) {
+        for news in self.channels.forget(worker) {
+            self.on_news(news);
+        }
         let Some(process) = self.workers.get_mut(&worker) else {
             return;
         };

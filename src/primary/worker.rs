@@ -1,5 +1,6 @@
 //! One worker as the shell sees it: a process, its sockets and pipes, and the tasks that listen to them.
 
+use super::channel::{Channels, Terms};
 use super::console::Console;
 use super::listeners::Listeners;
 use super::notify;
@@ -9,9 +10,9 @@ use super::runtime_dir;
 use super::source::{Cannot, Launch};
 use super::tail::Tail;
 use super::{App, News};
-use crate::config::values::{LogMode, ReadyWhen};
+use crate::config::values::{Handoff, LogMode, ReadyWhen};
 use crate::core::{Generation, Slot, WorkerId};
-use crate::protocol::environment::{self, PID_PLACEHOLDER};
+use crate::protocol::environment::{self, PID_PLACEHOLDER, Sockets};
 use crate::sys::process;
 use crate::sys::spawn::{self, Program};
 use nix::sys::signal::Signal;
@@ -45,6 +46,8 @@ pub(super) struct Process {
     ears: AbortHandle,
     /// Looks for evidence of readiness.
     eyes: AbortHandle,
+    /// Moves its channel.
+    channel: Option<AbortHandle>,
     /// The readiness pipe's read end, as long as the worker lives: a late line must not raise SIGPIPE.
     _ready_pipe: Option<OwnedFd>,
 }
@@ -87,6 +90,7 @@ pub(super) fn start(
     who: Identity,
     launch: &Launch,
     listeners: &Listeners,
+    channels: &Channels,
     news: &mpsc::Sender<News>,
     outputs: &mut JoinSet<()>,
 ) -> Result<Process, NotStarted> {
@@ -105,6 +109,13 @@ pub(super) fn start(
     let ready_pipe = ready_pipe.map_err(NotStarted::doing("making a pipe"))?;
     let out =
         Output::open(app, settings.log, who).map_err(NotStarted::doing("opening its output"))?;
+    let terms = Terms { balance: settings.balance, ready: settings.ready_when };
+    let channel = match settings.handoff {
+        Handoff::Fd => None,
+        Handoff::Node => {
+            Some(channels.open(who, terms).map_err(NotStarted::doing("making a channel"))?)
+        }
+    };
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
 
     let told = environment::Worker {
@@ -112,7 +123,10 @@ pub(super) fn start(
         slot: who.slot.0,
         generation: who.generation.0,
         worker: who.worker.0,
-        listeners: listeners.names(),
+        sockets: match channel {
+            None => Sockets::Passed(listeners.names()),
+            Some(_) => Sockets::Channel(CHANNEL),
+        },
         notify_socket: &notify_socket.to_string_lossy(),
         heartbeat: settings.policy.heartbeat,
         ready_fd,
@@ -120,7 +134,10 @@ pub(super) fn start(
     let environment = environment::build(spawn::environment(), &configured, &told);
     let (stdout, stderr) = out.for_worker();
     let mut descriptors = vec![Some(null.as_fd()), Some(stdout), Some(stderr)];
-    descriptors.extend(listeners.all.iter().map(|listener| Some(listener.fd.as_fd())));
+    match &channel {
+        None => descriptors.extend(listeners.all.iter().map(|listener| Some(listener.fd.as_fd()))),
+        Some((theirs, _)) => descriptors.push(Some(theirs.as_fd())),
+    }
     if let (Some(number), Some((_, write))) = (ready_fd, &ready) {
         let number = usize::try_from(number).unwrap_or_default();
         descriptors.resize(descriptors.len().max(number), None);
@@ -141,7 +158,11 @@ pub(super) fn start(
     let watch = Watch {
         worker: who.worker,
         pid: child.pid.as_raw(),
-        when: settings.ready_when,
+        // On a channel a worker says by itself that it listens.
+        when: match (settings.handoff, settings.ready_when) {
+            (Handoff::Node, ReadyWhen::Auto) => ReadyWhen::Fd,
+            (_, when) => when,
+        },
         inodes: listeners.all.iter().map(|listener| listener.inode).collect(),
         pipe: ready.map(|(read, _)| read),
     };
@@ -160,16 +181,28 @@ pub(super) fn start(
         notify_socket,
         ears: tokio::spawn(heard).abort_handle(),
         eyes: tokio::spawn(ready::watch(watch, news.clone())).abort_handle(),
+        channel: channel.map(|(_, task)| task),
         _ready_pipe: ready_pipe,
     })
 }
 
-/// The number of the readiness descriptor, where one is wanted: as configured, else the first after the listeners.
+/// The number of the channel in a worker.
+const CHANNEL: i32 = 3;
+
+/// The first number in a worker that is not taken by a socket.
+pub(super) fn first_free_fd(launch: &Launch, listeners: &Listeners) -> i32 {
+    match launch.settings.handoff {
+        Handoff::Fd => 3 + i32::try_from(listeners.all.len()).unwrap_or(0),
+        Handoff::Node => CHANNEL + 1,
+    }
+}
+
+/// The number of the readiness descriptor, where one is wanted: as configured, else the first that is free.
 fn ready_fd(launch: &Launch, listeners: &Listeners) -> Option<i32> {
     match launch.settings.ready_when {
-        ReadyWhen::Auto | ReadyWhen::Fd => Some(
-            launch.settings.ready_fd.unwrap_or(3 + i32::try_from(listeners.all.len()).unwrap_or(0)),
-        ),
+        ReadyWhen::Auto | ReadyWhen::Fd => {
+            Some(launch.settings.ready_fd.unwrap_or(first_free_fd(launch, listeners)))
+        }
         ReadyWhen::Notify
         | ReadyWhen::Accepting
         | ReadyWhen::Listening
@@ -208,6 +241,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.ears.abort();
         self.eyes.abort();
+        self.channel.iter().for_each(AbortHandle::abort);
         let _ = std::fs::remove_file(&self.notify_socket);
     }
 }

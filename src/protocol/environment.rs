@@ -11,7 +11,7 @@ pub const PID_PLACEHOLDER: &str = "<its pid!>";
 
 /// Variables of the primary's own service manager.
 const PREFIXES: [&str; 3] = ["LISTEN_", "NOTIFY_", "WATCHDOG_"];
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     "MAINPID",
     "MANAGERPID",
     "SYSTEMD_EXEC_PID",
@@ -20,6 +20,10 @@ const NAMES: [&str; 8] = [
     "MONITOR_SERVICE_RESULT",
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
+    // Node's, where the primary itself was started by a program of Node's.
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
 ];
 
 /// What a worker is told.
@@ -33,14 +37,23 @@ pub struct Worker<'a> {
     pub generation: u32,
     /// The worker's number.
     pub worker: u64,
-    /// Names of the listeners, which are the file descriptors from 3 up.
-    pub listeners: Vec<&'a str>,
+    /// How it gets its sockets.
+    pub sockets: Sockets<'a>,
     /// The path of the worker's notify socket.
     pub notify_socket: &'a str,
     /// How often a heartbeat is expected.
     pub heartbeat: Option<Duration>,
     /// The number of the readiness file descriptor.
     pub ready_fd: Option<i32>,
+}
+
+/// How a worker gets its sockets.
+#[derive(Clone, Debug)]
+pub enum Sockets<'a> {
+    /// As the file descriptors from 3 up, with these names.
+    Passed(Vec<&'a str>),
+    /// It asks for them over Node's channel, which is this file descriptor.
+    Channel(i32),
 }
 
 /// Returns the environment of a worker as `KEY=VALUE` strings: `inherited` without what was meant for the primary,
@@ -69,16 +82,27 @@ fn is_primarys(name: &str) -> bool {
 }
 
 fn own(worker: &Worker<'_>) -> Vec<(String, String)> {
-    let mut own = vec![
-        ("LISTEN_FDS", worker.listeners.len().to_string()),
-        ("LISTEN_PID", PID_PLACEHOLDER.to_owned()),
-        ("LISTEN_FDNAMES", worker.listeners.join(":")),
+    let mut own = match &worker.sockets {
+        Sockets::Passed(names) => vec![
+            ("LISTEN_FDS", names.len().to_string()),
+            ("LISTEN_PID", PID_PLACEHOLDER.to_owned()),
+            ("LISTEN_FDNAMES", names.join(":")),
+        ],
+        // The number of the slot goes by the name that PM2 gave it.
+        Sockets::Channel(fd) => vec![
+            ("NODE_CHANNEL_FD", fd.to_string()),
+            ("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned()),
+            ("NODE_UNIQUE_ID", worker.worker.to_string()),
+            ("NODE_APP_INSTANCE", worker.slot.to_string()),
+        ],
+    };
+    own.extend([
         ("NOTIFY_SOCKET", worker.notify_socket.to_owned()),
         ("DOGWATCH_APP", worker.app.to_owned()),
         ("DOGWATCH_SLOT", worker.slot.to_string()),
         ("DOGWATCH_GENERATION", worker.generation.to_string()),
         ("DOGWATCH_WORKER", worker.worker.to_string()),
-    ];
+    ]);
     if let Some(interval) = worker.heartbeat {
         own.push(("WATCHDOG_USEC", interval.as_micros().to_string()));
         own.push(("WATCHDOG_PID", PID_PLACEHOLDER.to_owned()));
@@ -108,12 +132,12 @@ mod tests {
             ("JOURNAL_STREAM", "8:1"),
             ("PORT", "1"),
         ]);
-        let worker = Worker {
+        let mut worker = Worker {
             app: "myapp",
             slot: 2,
             generation: 3,
             worker: 11,
-            listeners: vec!["web", "admin"],
+            sockets: Sockets::Passed(vec!["web", "admin"]),
             notify_socket: "/run/dogwatch/myapp/worker-11",
             heartbeat: Some(Duration::from_secs(10)),
             ready_fd: Some(5),
@@ -134,6 +158,18 @@ mod tests {
                 "WATCHDOG_USEC=10000000",
                 "WATCHDOG_PID=<its pid!>",
                 "DOGWATCH_READY_FD=5",
+            ]
+        );
+        worker.sockets = Sockets::Channel(3);
+        let of_another = pairs(&[("NODE_CHANNEL_FD", "9"), ("NODE_UNIQUE_ID", "1")]);
+        assert_eq!(
+            build(of_another, &[], &worker)[..5],
+            [
+                "NODE_CHANNEL_FD=3",
+                "NODE_CHANNEL_SERIALIZATION_MODE=json",
+                "NODE_UNIQUE_ID=11",
+                "NODE_APP_INSTANCE=2",
+                "NOTIFY_SOCKET=/run/dogwatch/myapp/worker-11",
             ]
         );
     }

@@ -6,5 +6,8 @@
 pub mod control;
 pub mod environment;
 pub mod journal;
+pub mod letter;
+pub mod lines;
+pub mod node;
 pub mod notify;
 pub mod procfs;

@@ -3,14 +3,17 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
-    getsockname, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage,
+    UnixAddr, accept4, bind, connect, getpeername, getsockname, listen, sendmsg, setsockopt,
+    socket, sockopt,
 };
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// As many connections as the kernel lets wait: listen(2) clamps it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -100,6 +103,76 @@ pub fn local_address(fd: impl AsFd) -> String {
         Ok(address) => address.to_string(),
         Err(_) => "unknown".to_owned(),
     }
+}
+
+/// Returns a socket's own address; `None` where that is no IP address.
+///
+/// # Errors
+/// As getsockname(2).
+pub fn own_address(fd: impl AsFd) -> io::Result<Option<SocketAddr>> {
+    Ok(ip_address(&getsockname::<SockaddrStorage>(fd.as_fd().as_raw_fd())?))
+}
+
+/// Returns the address of whoever is connected; `None` where that is no IP address, or nobody any more.
+#[must_use]
+pub fn peer_address(fd: impl AsFd) -> Option<SocketAddr> {
+    let address = getpeername::<SockaddrStorage>(fd.as_fd().as_raw_fd());
+    address.ok().as_ref().and_then(ip_address)
+}
+
+fn ip_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|a| SocketAddr::V4((*a).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::V6((*a).into())))
+}
+
+/// Returns the path of a unix socket's file, if it has one.
+#[must_use]
+pub fn own_path(fd: impl AsFd) -> Option<PathBuf> {
+    let address: UnixAddr = getsockname(fd.as_fd().as_raw_fd()).ok()?;
+    address.path().map(Path::to_path_buf)
+}
+
+/// Whether it carries datagrams and not streams.
+///
+/// # Errors
+/// `ENOTSOCK` and the like.
+pub fn is_datagram(fd: impl AsFd) -> io::Result<bool> {
+    Ok(nix::sys::socket::getsockopt(&fd.as_fd(), sockopt::SockType)? == SockType::Datagram)
+}
+
+/// Returns a listener that can be waited for; it must not block.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, and its number stays the same, for as long as the AsyncFd owns it.
+    let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    watched.map_err(Into::into)
+}
+
+/// Accepts a connection without waiting; it does not block either, and is closed at exec.
+///
+/// # Errors
+/// `WouldBlock` when there is none, else as accept4(2).
+pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends bytes without waiting, the descriptor `with` the first of them (`SCM_RIGHTS` in `unix(7)`); returns how many
+/// were taken. Once one was, so was the descriptor.
+///
+/// # Errors
+/// `WouldBlock` when there is no room, `BrokenPipe` when nobody reads any more, else as sendmsg(2).
+pub fn send(socket: impl AsFd, bytes: &[u8], with: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+    let raw = with.map(|fd| [fd.as_raw_fd()]);
+    let rights = raw.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
+    let rights: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let parts = [IoSlice::new(bytes)];
+    Ok(sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, rights, flags, None)?)
 }
 
 /// Returns the inode by which procfs knows the socket.
@@ -232,8 +305,6 @@ fn take_control(message: &libc::msghdr) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{ControlMessage, MsgFlags};
-    use std::io::IoSlice;
 
     #[test]
     fn descriptors_in_a_datagram_are_closed_and_the_sender_is_known() {
@@ -243,14 +314,7 @@ mod tests {
         let fds = [write.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
         let text = [IoSlice::new(b"BARRIER=1")];
-        nix::sys::socket::sendmsg::<()>(
-            theirs.as_raw_fd(),
-            &text,
-            &rights,
-            MsgFlags::empty(),
-            None,
-        )
-        .unwrap();
+        sendmsg::<()>(theirs.as_raw_fd(), &text, &rights, MsgFlags::empty(), None).unwrap();
         drop(write);
         let mut buffer = [0; 4];
         let datagram = receive(&ours, &mut buffer).unwrap();
@@ -269,13 +333,7 @@ mod tests {
         let fds = vec![write.as_raw_fd(); 200];
         let rights = [ControlMessage::ScmRights(&fds)];
         let text = [IoSlice::new(b"READY=1")];
-        let sent = nix::sys::socket::sendmsg::<()>(
-            theirs.as_raw_fd(),
-            &text,
-            &rights,
-            MsgFlags::empty(),
-            None,
-        );
+        let sent = sendmsg::<()>(theirs.as_raw_fd(), &text, &rights, MsgFlags::empty(), None);
         assert_eq!(sent, Ok(7));
         drop(write);
         let mut buffer = [0; 16];

@@ -1,0 +1,240 @@
+//! The channels to Node's workers: they ask for listeners as `listen()` is called, take connections in turn, and exchange
+//! messages. This is the data plane: who is admitted is the core's business; a connection on its way to a worker is no
+//! event and no action.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `rota` | who gets the next connection (pure) |
+//! | `place` | which listener `listen()` means (pure) |
+//! | `link` | one worker's end of the channel |
+//! | `hub` | what all have in common, and what each message does |
+//! | `talk` | the programs' own messages |
+//! | `accept` | the task that accepts for those who take turns |
+
+mod accept;
+mod hub;
+mod link;
+mod place;
+mod rota;
+mod talk;
+
+pub(super) use link::Counters;
+
+use super::News;
+use super::listeners::Listeners;
+use super::worker::Identity;
+use crate::config::values::{Balance, ReadyWhen};
+use crate::core::{Event, Slot, WorkerId};
+use crate::protocol::node;
+use hub::{Flow, Hub};
+use link::{Link, Stage};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// A worker that has closed its channel ends by itself, most of the time at once; it is not hurried before this.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// As much as a socket's buffer holds is read of a worker that is gone.
+const MAX_LAST_READS: usize = 16;
+
+/// What a worker's settings say about its channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) balance: Balance,
+    pub(super) ready: ReadyWhen,
+}
+
+/// The channels of all workers. Everything happens on one thread, so nobody ever waits for the lock.
+#[derive(Clone, Debug)]
+struct Shared {
+    hub: Arc<Mutex<Hub>>,
+    news: mpsc::Sender<News>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs what is wrong, if there is room for it.
+    fn complain(&self, text: String) {
+        let _ = self.news.try_send(News::Trouble { text, hint: None });
+    }
+}
+
+/// The channels as the loop sees them.
+#[derive(Debug)]
+pub(super) struct Channels {
+    shared: Shared,
+}
+
+/// How many workers got a message, and how many had no room for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) to: Vec<WorkerId>,
+    pub(super) full: Vec<WorkerId>,
+}
+
+impl Channels {
+    /// Returns the channels of an app with these listeners; there are no workers yet.
+    ///
+    /// # Errors
+    /// As fcntl(2) and getsockname(2).
+    pub(super) fn new(listeners: &Listeners, news: mpsc::Sender<News>) -> io::Result<Self> {
+        let hub = Arc::new(Mutex::new(Hub::new(listeners)?));
+        Ok(Self { shared: Shared { hub, news } })
+    }
+
+    /// Opens the channel of a worker that is about to be started. Returns the worker's end, and the task that moves the
+    /// channel, which is to be aborted when the worker is gone.
+    ///
+    /// # Errors
+    /// As socketpair(2).
+    pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<(OwnedFd, AbortHandle)> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let link = Link::new(who, terms, UnixStream::from_std(ours)?);
+        self.shared.lock().links.insert(who.worker, link);
+        let task = tokio::spawn(carry(self.shared.clone(), who.worker));
+        Ok((theirs.into(), task.abort_handle()))
+    }
+
+    /// A worker is given new connections.
+    pub(super) fn admit(&self, worker: WorkerId) {
+        let mut hub = self.shared.lock();
+        if let Some(link) = hub.links.get_mut(&worker) {
+            link.admitted = true;
+        }
+        for at in 0..hub.sockets.len() {
+            hub.join(worker, at);
+        }
+        self.begin_to_accept(&mut hub);
+    }
+
+    fn begin_to_accept(&self, hub: &mut Hub) {
+        for at in hub.to_accept.drain(..) {
+            drop(tokio::spawn(accept::accept(self.shared.clone(), at)));
+        }
+    }
+
+    /// A worker is given no new connections, and is asked to finish what it has: first by `message`, where there is
+    /// one. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
+    pub(super) fn withdraw(&self, worker: WorkerId, message: Option<&str>) -> bool {
+        let mut hub = self.shared.lock();
+        hub.leave_all(worker);
+        let Some(link) = hub.links.get_mut(&worker) else {
+            return false;
+        };
+        link.admitted = false;
+        if !link.is_open() {
+            return link.stage == Stage::Leaving;
+        }
+        if let Some(message) = message {
+            link.tell(&serde_json::Value::from(message).to_string());
+        }
+        let number = link.number();
+        link.say(node::disconnect(number), None);
+        link.stage = Stage::Leaving;
+        true
+    }
+
+    /// A worker's process has ended: what it said last is heard, and what it had not taken goes to others. Returns what
+    /// the loop has not heard yet.
+    pub(super) fn forget(&self, worker: WorkerId) -> Vec<News> {
+        let mut hub = self.shared.lock();
+        // What it had started may hold the channel, and go on talking.
+        for _ in 0..MAX_LAST_READS {
+            if hub.read(worker) != Flow::More {
+                break;
+            }
+        }
+        hub.closed(worker);
+        hub.links.remove(&worker);
+        std::mem::take(&mut hub.outbox)
+    }
+
+    /// Sends a message, given as JSON, to the worker that serves a slot, or to all that serve.
+    pub(super) fn send(&self, slot: Option<Slot>, message: &str) -> Sent {
+        let mut hub = self.shared.lock();
+        let mut sent = Sent::default();
+        for worker in talk::serving(&hub, slot) {
+            let fits = talk::tell(&mut hub, worker, message);
+            if fits { &mut sent.to } else { &mut sent.full }.push(worker);
+        }
+        sent
+    }
+
+    /// Whether the programs' messages are news.
+    pub(super) fn follow(&self, is_followed: bool) {
+        self.shared.lock().is_followed = is_followed;
+    }
+
+    /// Returns what has passed over a worker's channel, if it has one.
+    pub(super) fn counters(&self, worker: WorkerId) -> Option<Counters> {
+        self.shared.lock().links.get(&worker).map(|link| link.counters)
+    }
+
+    /// Returns the addresses of the sockets that were opened because a program asked for them.
+    pub(super) fn opened(&self) -> Vec<String> {
+        self.shared.lock().opened().collect()
+    }
+
+    /// Removes the files of the unix sockets that were opened because a program asked for them.
+    pub(super) fn remove_own_files(&self) {
+        self.shared.lock().remove_own_files();
+    }
+}
+
+/// Moves one channel until it is closed.
+async fn carry(shared: Shared, worker: WorkerId) {
+    let Some((socket, wake)) =
+        shared.lock().links.get(&worker).map(|link| (link.socket.clone(), link.wake.clone()))
+    else {
+        return;
+    };
+    loop {
+        let (unsent, heard) = {
+            let mut hub = shared.lock();
+            let Some(link) = hub.links.get_mut(&worker) else { return };
+            link.flush();
+            (link.has_unsent(), link.is_heard())
+        };
+        tokio::select! {
+            _ = socket.readable(), if heard => {
+                let flow = shared.lock().read(worker);
+                tell_loop(&shared).await;
+                if flow == Flow::Ended {
+                    break;
+                }
+            }
+            _ = socket.writable(), if unsent => {}
+            () = wake.notified() => {}
+        }
+    }
+    let was_told = shared.lock().links.get(&worker).is_some_and(|link| !link.admitted);
+    tokio::time::sleep(LINGER).await;
+    let event = if was_told { Event::Drained(worker) } else { Event::Leaving(worker) };
+    let _ = shared.news.send(News::Event(event)).await;
+}
+
+/// Tells the loop what was heard; it is waited for.
+async fn tell_loop(shared: &Shared) {
+    let (news, to_accept) = {
+        let mut hub = shared.lock();
+        (std::mem::take(&mut hub.outbox), std::mem::take(&mut hub.to_accept))
+    };
+    for at in to_accept {
+        drop(tokio::spawn(accept::accept(shared.clone(), at)));
+    }
+    for news in news {
+        if shared.news.send(news).await.is_err() {
+            return;
+        }
+    }
+}
