@@ -9,7 +9,7 @@ use super::trouble::{Code, Trouble, printable};
 use super::usage::workers;
 use crate::protocol::control::{
     App, AppState, Call, Event, Happened, Kill, Killed, Listed, MaybeSlot, OneSlot, Restarted,
-    Scale, Scaled, Shown, Slot, SlotState,
+    Scale, Scaled, Shown, Slot, SlotState, Subscribe,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -234,7 +234,7 @@ fn change<T: serde::de::DeserializeOwned + std::fmt::Debug>(
         return Ok(ExitCode::SUCCESS);
     }
     let mut events = ask()?;
-    events.send(&Call::Subscribe, true, what)?;
+    events.send(&Call::Subscribe(Subscribe::default()), true, what)?;
     events.receive::<Happened>(None, what)?;
     let answer: T = ask()?.ask(call, what)?;
     let until = until(&answer, &before);

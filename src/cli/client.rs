@@ -125,6 +125,18 @@ impl Client {
     where
         T: DeserializeOwned + Debug,
     {
+        self.receive_within(patience, what)?.ok_or_else(|| self.silent(what))
+    }
+
+    /// The same, and nothing when the time has passed.
+    pub(super) fn receive_within<T>(
+        &mut self,
+        patience: Option<Duration>,
+        what: &str,
+    ) -> Result<Option<(T, bool)>, Trouble>
+    where
+        T: DeserializeOwned + Debug,
+    {
         let read = self.connection.read_mut();
         let received = self.runtime.block_on(async {
             let receive = read.receive_reply::<T, Error>();
@@ -134,13 +146,13 @@ impl Client {
             }
         });
         match received {
-            Err(_) => Err(self.silent(what)),
+            Err(_) => Ok(None),
             Ok(Err(error)) => Err(self.broken(&error, what)),
             Ok(Ok((Err(error), _))) => Err(Trouble::answered(error, what, &self.primary.name)),
             Ok(Ok((Ok(reply), _))) => {
                 let more = reply.continues() == Some(true);
                 match reply.into_parameters() {
-                    Some(value) => Ok((value, more)),
+                    Some(value) => Ok(Some((value, more))),
                     None => Err(self.broken(&zlink_core::Error::MissingParameters, what)),
                 }
             }

@@ -3,17 +3,23 @@
 use super::apps;
 use super::text;
 use super::trouble::{Trouble, printable};
-use crate::protocol::control::{Call, Happened};
+use crate::protocol::control::{Call, Happened, Subscribe};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Prints events, a line each.
-pub(super) fn events(app: &str, control: Option<&Path>, json: bool) -> Result<ExitCode, Trouble> {
+pub(super) fn events(
+    app: &str,
+    control: Option<&Path>,
+    json: bool,
+    messages: bool,
+) -> Result<ExitCode, Trouble> {
     let mut client = apps::find(app, control)?;
+    let call = Call::Subscribe(Subscribe { messages: messages.then_some(true) });
     let mut ends = false;
     let mut unwritten = None;
-    let followed = client.follow::<Happened>(&Call::Subscribe, "follow", |Happened { event }| {
+    let followed = client.follow::<Happened>(&call, "follow", |Happened { event }| {
         let Some(event) = event else { return ControlFlow::Continue(()) };
         ends |= event.kind == "stopping";
         let line = if json {

@@ -10,6 +10,7 @@ mod man;
 mod monit;
 mod reload;
 mod run;
+mod send;
 mod show;
 mod target;
 mod text;
@@ -81,6 +82,9 @@ enum Verb {
         /// Print JSON, a line for each event
         #[arg(long)]
         json: bool,
+        /// Also print the messages that Node's workers send: process.send()
+        #[arg(long)]
+        messages: bool,
     },
     /// Print what the workers wrote and what became of them: from the journal, or from the primary's memory
     Logs(logs::LogsArguments),
@@ -130,6 +134,8 @@ enum Verb {
         #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
         target: Target,
     },
+    /// Send a message to Node's workers, process.on('message'), and print what they send back
+    Send(send::SendArguments),
     /// End all workers and keep listening: connections wait
     Pause {
         /// The app
@@ -273,7 +279,8 @@ pub fn main() -> ExitCode {
         Verb::List { json } => list::list(control, json),
         Verb::Show { target, json } => show::show(&target, control, json),
         Verb::Monit { app } => monit::monit(app, control),
-        Verb::Events { app, json } => events::events(&app, control, json),
+        Verb::Events { app, json, messages } => events::events(&app, control, json, messages),
+        Verb::Send(arguments) => send::send(&arguments, control),
         Verb::Logs(arguments) => logs::logs(&arguments, control),
         Verb::Reload(arguments) => reload::reload(&arguments, control),
         Verb::Restart { target, wait } => change::restart(&target, how(wait)),

@@ -7,7 +7,7 @@ use super::text;
 use super::trouble::{Trouble, printable};
 use super::usage::Processes;
 use crate::protocol::control::{
-    Call, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
+    Call, Channel, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -178,6 +178,9 @@ fn describe_worker(text: &mut String, worker: &Worker, app: &Measured) {
         row(text, "ready", format_args!("after {}: {because}", text::time(ms)));
     }
     worker.status.iter().for_each(|status| row(text, "says", printable(status)));
+    if let Some(channel) = &worker.channel {
+        row(text, "channel", describe_channel(channel));
+    }
     if let Some(usage) = app.usage.get(&worker.worker) {
         let connections = usage.connections.map_or("unknown".to_owned(), |count| count.to_string());
         row(
@@ -192,6 +195,19 @@ fn describe_worker(text: &mut String, worker: &Worker, app: &Measured) {
             ),
         );
     }
+}
+
+fn describe_channel(channel: &Channel) -> String {
+    let Channel { taken, refused, heard, told, dropped, unread } = channel;
+    let mut line = format!("{taken} connections taken, {heard} messages from it, {told} to it");
+    if *refused > 0 {
+        let _ = write!(line, ", {refused} connections refused");
+    }
+    if *unread > 0 || *dropped > 0 {
+        let unread = text::size(u64::try_from(*unread).unwrap_or(u64::MAX));
+        let _ = write!(line, "; it has {unread} not read yet, {dropped} messages were dropped");
+    }
+    line
 }
 
 fn describe_failure(text: &mut String, failure: &Failure) {

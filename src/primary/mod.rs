@@ -452,7 +452,10 @@ impl Primary {
 
     /// A worker's program has sent a message, and somebody follows them.
     fn on_message(&mut self, worker: WorkerId, text: String) {
-        let _ = (worker, text);
+        let Some(process) = self.workers.get(&worker) else { return };
+        if !self.events.message(worker, process.slot, process.generation, &text) {
+            self.channels.follow(false);
+        }
     }
 
     fn refuse_reload(&mut self, reason: &str, hint: Option<&str>) {

@@ -17,6 +17,7 @@ pub(super) fn worker(number: u64, slot: u16, role: Role, state: WorkerState) -> 
         up_ms: 60_000,
         ready_after_ms: Some(120),
         ready_because: Some("it waits on its socket".to_owned()),
+        channel: None,
         status: None,
     }
 }

@@ -9,7 +9,7 @@ use super::logs;
 use super::model::{Sample, Usages};
 use super::state::News;
 use super::wish::Wish;
-use crate::protocol::control::{App, Call, Happened, Listed};
+use crate::protocol::control::{App, Call, Happened, Listed, Subscribe};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -266,10 +266,11 @@ fn follow_events(source: &Source, wake: &Sender<()>) {
         if let Ok(mut client) = source.connect() {
             let mut is_over = false;
             // What happened is told by the log; here it is the moment to look.
-            let _ = client.follow(&Call::Subscribe, "watch", |_: Happened| {
-                is_over = wake.send(()).is_err();
-                if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+            let _ =
+                client.follow(&Call::Subscribe(Subscribe::default()), "watch", |_: Happened| {
+                    is_over = wake.send(()).is_err();
+                    if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
             if is_over || wake.send(()).is_err() {
                 return;
             }

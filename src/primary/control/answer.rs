@@ -2,6 +2,7 @@
 
 use super::super::tail::Tail;
 use super::super::{Primary, clock};
+use super::event::Receiver;
 use super::{Answer, Question};
 use crate::config::values::LogMode;
 use crate::config::{Difference, Error as Invalid};
@@ -54,7 +55,11 @@ impl Primary {
             Call::Pause => self.ask(Event::Pause),
             Call::Resume => self.ask(Event::Resume),
             Call::Reset(which) => self.ask(Event::Reset(which.slot.map(core::Slot))),
-            Call::Subscribe => Ok(Answer::Events(self.events.subscribe())),
+            Call::Subscribe(what) => {
+                let messages = (what.messages == Some(true)).then(|| self.follow_messages());
+                Ok(Answer::Events(self.events.subscribe(), messages))
+            }
+            Call::Send(send) => self.send(&send),
             Call::Logs(logs) => {
                 if self.log_place() == "journal" {
                     let reason = "the workers' output goes to the journal".to_owned();
@@ -140,6 +145,26 @@ impl Primary {
         Ok(Answer::Scaled { from: u16::try_from(from).unwrap_or(u16::MAX), to })
     }
 
+    fn follow_messages(&self) -> Receiver {
+        self.channels.follow(true);
+        self.events.subscribe_messages()
+    }
+
+    fn send(&self, send: &control::Send) -> Result<Answer, Error> {
+        self.check_slot(send.slot)?;
+        let answers = self.follow_messages();
+        let sent = self.channels.send(send.slot.map(core::Slot), &send.message.to_string());
+        if sent.to.is_empty() && sent.full.is_empty() {
+            let whom = send.slot.map_or_else(|| "any slot".to_owned(), |s| format!("slot {s}"));
+            let reason = format!("no worker with a channel serves {whom} just now");
+            let hint = Some("a worker has a channel with 'handoff = \"node\"'".to_owned());
+            return Err(Error::Refused { reason, hint });
+        }
+        let numbers = |ids: &[core::WorkerId]| Some(ids.iter().map(|id| id.0).collect());
+        let (workers, unread) = (numbers(&sent.to), numbers(&sent.full));
+        Ok(Answer::Sent(control::Sent { workers, unread, event: None }, answers))
+    }
+
     fn kill(&mut self, kill: &control::Kill) -> Result<Answer, Error> {
         self.check_slot(kill.slot)?;
         let name = kill.signal.to_ascii_uppercase();
@@ -194,11 +219,14 @@ impl Primary {
             unit: self.app.unit.clone(),
             config: self.source.config.as_ref().map(|path| path.display().to_string()),
             log: self.log_place().to_owned(),
-            listeners: self
-                .listeners
-                .addresses()
-                .map(|(name, address)| control::Listener { name: name.to_owned(), address })
-                .collect(),
+            listeners: {
+                let known = self.listeners.addresses();
+                let known = known.map(|(name, address)| (name.to_owned(), address));
+                let opened = self.channels.opened().into_iter();
+                let opened = opened.map(|address| ("asked for by workers".to_owned(), address));
+                let one = |(name, address)| control::Listener { name, address };
+                known.chain(opened).map(one).collect()
+            },
         }
     }
 
@@ -282,6 +310,14 @@ impl Primary {
             ready_after_ms: worker.ready.map(|(at, _)| ms(at.since(worker.started))),
             ready_because: worker.ready.map(|(_, evidence)| evidence.to_string()),
             status: process.and_then(|p| p.says.clone()),
+            channel: self.channels.counters(worker.id).map(|c| control::Channel {
+                taken: c.taken,
+                refused: c.refused,
+                heard: c.heard,
+                told: c.told,
+                dropped: c.dropped,
+                unread: c.unread,
+            }),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{Answer, Question, Rights};
 use crate::protocol::control::{
     AppState, Call, DESCRIPTION, Described, Error, Event, Failure, Happened, INTERFACE, Info,
     Killed, Logged, MAX_CALL, Message, Reloading, Restarted, SERVICE, SERVICE_DESCRIPTION, Scaled,
-    parse,
+    Sent, parse,
 };
 use crate::sys::varlink::{Reading, Writing, connection};
 use serde::Serialize;
@@ -91,7 +91,7 @@ impl Client<'_> {
         if !may {
             return self.error(Error::PermissionDenied {}, oneway).await;
         }
-        if !more && matches!(call, Call::Subscribe | Call::Logs(_)) {
+        if !more && matches!(call, Call::Subscribe(_) | Call::Logs(_)) {
             return self.error(Error::ExpectedMore {}, oneway).await;
         }
         let waits = !matches!(&call, Call::Reload(reload) if reload.no_wait == Some(true));
@@ -123,7 +123,9 @@ impl Client<'_> {
             Ok(Answer::Reloading { generation, events }) => {
                 self.follow_reload(generation, events, more).await
             }
-            Ok(Answer::Events(events)) => self.follow_events(events).await,
+            Ok(Answer::Events(events, messages)) => self.follow_events(events, messages).await,
+            Ok(Answer::Sent(sent, _)) if !more => self.reply(Some(sent)).await,
+            Ok(Answer::Sent(sent, messages)) => self.follow_answers(sent, messages).await,
             Ok(Answer::Lines { last, live }) => {
                 self.tell_lines(last, follows.then_some(live), slot).await
             }
@@ -239,12 +241,37 @@ impl Client<'_> {
         Ok(failure.map(Box::new))
     }
 
-    async fn follow_events(&mut self, mut events: Receiver) -> Result<(), Over> {
+    async fn follow_events(
+        &mut self,
+        mut events: Receiver,
+        mut messages: Option<Receiver>,
+    ) -> Result<(), Over> {
         // The first answer says that from here on nothing is missed.
         self.continues(Happened::default()).await?;
         loop {
-            let event = self.happens(&mut events).await?;
+            let event = self
+                .or_over(async || {
+                    tokio::select! {
+                        biased;
+                        event = next(&mut events) => event,
+                        message = next_of(&mut messages) => message,
+                    }
+                })
+                .await?;
             self.continues(Happened { event: Some(Event::clone(&event)) }).await?;
+        }
+    }
+
+    /// Tells what the workers send to which a message was sent, until the client has enough.
+    async fn follow_answers(&mut self, sent: Sent, mut messages: Receiver) -> Result<(), Over> {
+        let workers = sent.workers.clone().unwrap_or_default();
+        self.continues(sent).await?;
+        loop {
+            let event = self.happens(&mut messages).await?;
+            if event.worker.is_none_or(|worker| workers.contains(&worker)) {
+                let event = Some(Event::clone(&event));
+                self.continues(Sent { event, ..Sent::default() }).await?;
+            }
         }
     }
 
@@ -281,12 +308,7 @@ impl Client<'_> {
 
     /// Waits for what happens next; for a subscriber that was too slow, that is how much it missed.
     async fn happens(&mut self, events: &mut Receiver) -> Result<Arc<Event>, Over> {
-        self.or_over(async || match events.recv().await {
-            Ok(event) => Ok(event),
-            Err(RecvError::Lagged(count)) => Ok(Arc::new(lost(count))),
-            Err(RecvError::Closed) => Err(Over),
-        })
-        .await
+        self.or_over(async || next(events).await).await
     }
 
     /// Waits for something, unless the client leaves meanwhile. One call that comes meanwhile is kept for later.
@@ -329,6 +351,23 @@ impl Client<'_> {
             return Ok(());
         }
         self.send(&error).await
+    }
+}
+
+/// Waits for what happens next; for a subscriber that was too slow, that is how much it missed.
+async fn next(events: &mut Receiver) -> Result<Arc<Event>, Over> {
+    match events.recv().await {
+        Ok(event) => Ok(event),
+        Err(RecvError::Lagged(count)) => Ok(Arc::new(lost(count))),
+        Err(RecvError::Closed) => Err(Over),
+    }
+}
+
+/// The same where there may be nothing to wait for.
+async fn next_of(events: &mut Option<Receiver>) -> Result<Arc<Event>, Over> {
+    match events {
+        Some(events) => next(events).await,
+        None => std::future::pending().await,
     }
 }
 

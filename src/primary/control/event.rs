@@ -7,6 +7,11 @@ use crate::protocol::control::Event;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
+/// The same for messages, which may be long.
+const MESSAGES_BEHIND: usize = 128;
+/// A longer message is told of and not told.
+const MAX_MESSAGE: usize = 64 * 1024;
+
 /// A subscriber that is so many events behind misses some, and is told how many.
 const BEHIND: usize = 512;
 
@@ -16,18 +21,53 @@ pub(super) type Receiver = broadcast::Receiver<Arc<Event>>;
 #[derive(Debug)]
 pub(in super::super) struct Events {
     live: broadcast::Sender<Arc<Event>>,
+    /// What the workers' programs send, for those who want it: a chatty program must not push events aside.
+    messages: broadcast::Sender<Arc<Event>>,
     recent: Option<Recent>,
 }
 
 impl Events {
     /// Returns where nobody listens yet.
     pub(in super::super) fn new(recent: Option<Recent>) -> Self {
-        Self { live: broadcast::Sender::new(BEHIND), recent }
+        Self {
+            live: broadcast::Sender::new(BEHIND),
+            messages: broadcast::Sender::new(MESSAGES_BEHIND),
+            recent,
+        }
     }
 
     /// Returns what happens from here on.
     pub(super) fn subscribe(&self) -> Receiver {
         self.live.subscribe()
+    }
+
+    /// Returns what the workers' programs send from here on.
+    pub(super) fn subscribe_messages(&self) -> Receiver {
+        self.messages.subscribe()
+    }
+
+    /// Tells a message, given as JSON, to those who follow them; returns whether anybody does.
+    pub(in super::super) fn message(
+        &self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        json: &str,
+    ) -> bool {
+        let message =
+            (json.len() <= MAX_MESSAGE).then(|| serde_json::from_str(json).ok()).flatten();
+        let text = match &message {
+            Some(_) => format!("worker {worker} (slot {slot}) sends {json}"),
+            None => format!("worker {worker} (slot {slot}) sends {} bytes", json.len()),
+        };
+        let event = Event {
+            slot: Some(slot.0),
+            worker: Some(worker.0),
+            generation: Some(generation.0),
+            message,
+            ..bare("message", text)
+        };
+        self.messages.send(Arc::new(event)).is_ok()
     }
 
     /// Tells a report.
@@ -73,6 +113,7 @@ fn bare(kind: &str, text: String) -> Event {
         worker: None,
         generation: None,
         instead_of: None,
+        message: None,
     }
 }
 

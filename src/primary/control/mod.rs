@@ -13,7 +13,7 @@ use super::App;
 use super::tail::Tail;
 use crate::config::Error as Refused;
 use crate::config::values::Reader;
-use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Shown};
+use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Sent, Shown};
 use crate::sys::socket;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use std::collections::BTreeSet;
@@ -64,7 +64,10 @@ enum Answer {
         generation: u32,
         events: event::Receiver,
     },
-    Events(event::Receiver),
+    /// What happens, and what the workers' programs send where that is wanted.
+    Events(event::Receiver, Option<event::Receiver>),
+    /// A message was sent to these workers, and not to those; what they send from here on.
+    Sent(Sent, event::Receiver),
     Lines {
         last: Vec<Arc<Logged>>,
         live: broadcast::Receiver<Arc<Logged>>,

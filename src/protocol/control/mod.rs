@@ -7,8 +7,8 @@
 mod values;
 
 pub use values::{
-    App, AppState, Change, Event, Exit, Failure, Generation, Line, Listener, Primary, Role,
-    Setting, Slot, SlotState, Worker, WorkerState,
+    App, AppState, Change, Channel, Event, Exit, Failure, Generation, Line, Listener, Primary,
+    Role, Setting, Slot, SlotState, Worker, WorkerState,
 };
 
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,9 @@ pub enum Call {
     /// Would a reload be accepted?
     Check,
     /// Events as they happen.
-    Subscribe,
+    Subscribe(Subscribe),
+    /// A message to workers' programs.
+    Send(Send),
     /// Lines of output.
     Logs(Logs),
 }
@@ -115,6 +117,26 @@ pub struct Kill {
     /// The slot; none for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u16>,
+}
+
+/// The parameter of `Subscribe`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Subscribe {
+    /// Also what the workers' programs send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<bool>,
+}
+
+/// The parameters of `Send`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Send {
+    /// The slot; none for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u16>,
+    /// The message, of any type.
+    pub message: Value,
 }
 
 /// The parameters of `Logs`.
@@ -275,6 +297,20 @@ pub struct Happened {
     pub event: Option<Event>,
 }
 
+/// A reply of `Send`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    /// In the first reply: whom it was sent to …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Vec<u64>>,
+    /// … and who had no room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Vec<u64>>,
+    /// What one of them sent since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
+}
+
 /// A reply of `Logs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Logged {
@@ -345,7 +381,8 @@ pub fn parse(message: Message) -> Result<Call, Error> {
         (INTERFACE, "Resume") => none(&parameters, Call::Resume),
         (INTERFACE, "Reset") => some(parameters, &["slot"]).map(Call::Reset),
         (INTERFACE, "Check") => none(&parameters, Call::Check),
-        (INTERFACE, "Subscribe") => none(&parameters, Call::Subscribe),
+        (INTERFACE, "Subscribe") => some(parameters, &["messages"]).map(Call::Subscribe),
+        (INTERFACE, "Send") => some(parameters, &["message", "slot"]).map(Call::Send),
         (INTERFACE, "Logs") => some(parameters, &["lines", "slot", "follow"]).map(Call::Logs),
         (SERVICE | INTERFACE, _) => Err(Error::MethodNotFound { method }),
         _ => Err(Error::InterfaceNotFound { interface: interface.to_owned() }),
@@ -387,8 +424,9 @@ impl Call {
             | Self::Describe
             | Self::List
             | Self::Show(_)
-            | Self::Subscribe
             | Self::Logs(_) => true,
+            // What programs tell each other is not for everybody's eyes.
+            Self::Subscribe(what) => what.messages != Some(true),
             // What is wrong with a file may quote it, and there are secrets in files.
             Self::Check
             | Self::Reload(_)
@@ -397,6 +435,7 @@ impl Call {
             | Self::Stop(_)
             | Self::Scale(_)
             | Self::Kill(_)
+            | Self::Send(_)
             | Self::Pause
             | Self::Resume
             | Self::Reset(_) => false,
@@ -425,7 +464,8 @@ impl Call {
             Self::Resume => (own("Resume"), None),
             Self::Reset(p) => (own("Reset"), object(p)),
             Self::Check => (own("Check"), None),
-            Self::Subscribe => (own("Subscribe"), None),
+            Self::Subscribe(p) => (own("Subscribe"), object(p)),
+            Self::Send(p) => (own("Send"), object(p)),
             Self::Logs(p) => (own("Logs"), object(p)),
         };
         Message { method, parameters }
@@ -466,7 +506,8 @@ mod tests {
             Call::Resume,
             Call::Reset(MaybeSlot { slot }),
             Call::Check,
-            Call::Subscribe,
+            Call::Subscribe(Subscribe { messages: Some(true) }),
+            Call::Send(Send { slot, message: serde_json::json!(["any", 1, null]) }),
             Call::Logs(Logs { lines: Some(10), slot, follow: Some(true) }),
         ];
         for call in calls {

@@ -210,6 +210,26 @@ pub struct Worker {
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// What has passed over its channel, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Channel>,
+}
+
+/// What has passed over a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Connections that the worker took …
+    pub taken: u64,
+    /// … and refused.
+    pub refused: u64,
+    /// Messages from its program …
+    pub heard: u64,
+    /// … and to it.
+    pub told: u64,
+    /// Messages that were dropped because it does not read.
+    pub dropped: u64,
+    /// Bytes that it has not read yet.
+    pub unread: usize,
 }
 
 /// A setting in force.
@@ -288,6 +308,9 @@ pub struct Event {
     /// A reload that waited before and will not be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<u32>,
+    /// What a worker's program sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<serde_json::Value>,
 }
 
 /// A line of a worker's output.
