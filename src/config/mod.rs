@@ -5,6 +5,7 @@
 mod describe;
 pub mod envfile;
 pub mod file;
+pub mod launcher;
 pub mod typed;
 pub mod values;
 

@@ -7,6 +7,7 @@ mod channel;
 mod clock;
 mod console;
 mod control;
+mod disk;
 mod listeners;
 mod log;
 mod notify;
@@ -228,6 +229,9 @@ impl Primary {
         };
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
+        if let Some(notice) = launch.notice() {
+            log.say(Level::Info, &notice);
+        }
         let events = Events::new((!in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, &launch);
         let (sender, news) = mpsc::channel(NEWS_WAITING);
@@ -444,6 +448,9 @@ impl Primary {
         }
         if let Some(control) = &self.control {
             control.admit(launch.readers.clone());
+        }
+        if let Some(notice) = launch.notice() {
+            self.log.say(Level::Info, &notice);
         }
         self.launches.insert(generation, launch);
         self.handle(event);

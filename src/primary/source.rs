@@ -2,17 +2,16 @@
 //! generation which cannot start is refused before anything is touched.
 
 use super::control::Readers;
+use super::disk::{self, Disk};
+use crate::config::launcher::{self, Real};
 use crate::config::typed::Typed;
-use crate::config::values::{LogMode, for_slot};
+use crate::config::values::{Handoff, LogMode, for_slot};
 use crate::config::{Error, Settings, envfile, file};
 use crate::core::Slot;
 use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
-use nix::fcntl::OFlag;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file, and the flags that win over it.
@@ -30,6 +29,8 @@ pub(super) struct Launch {
     pub(super) settings: Settings,
     /// The working directory without symlinks, so that a rollback goes back to where the generation was.
     directory: Option<PathBuf>,
+    /// What is started in place of a command that would keep the channel.
+    real: Option<Real>,
     /// The program that was found when it was read.
     pub(super) found: PathBuf,
     /// Who may look.
@@ -64,7 +65,8 @@ impl Source {
         check_log(settings.log).map_err(|e| blame(flags.log.mode.is_some(), "log.mode", e))?;
         let readers = Readers::resolve(&settings.readers)
             .map_err(|e| blame(flags.control.readers.is_some(), "control.readers", e))?;
-        let mut launch = Launch { directory, settings, found: PathBuf::new(), readers };
+        let mut launch = Launch { directory, real: None, settings, found: PathBuf::new(), readers };
+        launch.take_away_launcher().map_err(|e| blame(flags.command.is_some(), "command", e))?;
         let environment = launch
             .environment(Slot(0))
             .map_err(|e| blame(flags.environment_files.is_some(), "environment-files", e.error))?;
@@ -150,7 +152,44 @@ impl Launch {
         }
         let own = |(name, value): &(String, String)| (name.clone(), for_slot(value, slot.0));
         variables.extend(self.settings.env.iter().map(own));
+        if let Some(real) = &self.real {
+            variables.extend(searched_first(real, &variables));
+            variables.extend(real.variables.iter().cloned());
+        }
         Ok(variables)
+    }
+
+    /// What is executed: the configured command, or what it would have started itself.
+    pub(super) fn command(&self) -> &[String] {
+        self.real.as_ref().map_or(&self.settings.command, |real| &real.argv)
+    }
+
+    /// Says what is started in place of the configured command, if anything is.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.real.as_ref().map(|real| real.notice(&self.settings.command))
+    }
+
+    /// Finds the real program where the command is one that would keep the channel.
+    fn take_away_launcher(&mut self) -> Result<(), Error> {
+        match self.settings.handoff {
+            Handoff::Fd => return Ok(()),
+            Handoff::Node => {}
+        }
+        let here = self.directory.clone().map_or_else(std::env::current_dir, Ok);
+        let here = here.map_err(|e| plain(format!("cannot tell the working directory: {e}")))?;
+        let Some(mut real) = launcher::real(&self.settings.command, &here, &Disk)? else {
+            return Ok(());
+        };
+        if real.folder != here {
+            let name = real.folder.display();
+            real.folder = real
+                .folder
+                .canonicalize()
+                .map_err(|e| plain(format!("cannot enter working directory '{name}': {e}")))?;
+            self.directory = Some(real.folder.clone());
+        }
+        self.real = Some(real);
+        Ok(())
     }
 
     /// Returns the file to execute, looked for on the workers' own PATH.
@@ -158,14 +197,8 @@ impl Launch {
     /// # Errors
     /// When there is none.
     pub(super) fn program(&self, environment: &[(String, String)]) -> Result<PathBuf, Cannot> {
-        let name = &self.settings.command[0];
-        let set = environment
-            .iter()
-            .rev()
-            .find(|(key, _)| key == "PATH")
-            .map(|(_, value)| OsString::from(value));
-        let path =
-            set.or_else(|| std::env::var_os("PATH")).unwrap_or_else(|| "/usr/bin:/bin".into());
+        let name = &self.command()[0];
+        let path = search_path(environment);
         let directory = self.directory();
         let found = spawn::find(name, &path, directory.as_deref()).and_then(|program| {
             // A relative program is relative to where the worker runs.
@@ -198,16 +231,30 @@ impl Launch {
     }
 }
 
-/// Reads a file whole. A pipe, on which somebody could let us wait, is refused.
+/// Reads a file whole.
 fn read_regular(path: &Path) -> io::Result<String> {
-    let flags = OFlag::O_NONBLOCK.bits();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    disk::open_regular(path)?.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Where the workers' programs are looked for.
+fn search_path(variables: &[(String, String)]) -> OsString {
+    let set = variables.iter().rev().find(|(name, _)| name == "PATH");
+    set.map(|(_, value)| OsString::from(value))
+        .or_else(|| std::env::var_os("PATH"))
+        .unwrap_or_else(|| "/usr/bin:/bin".into())
+}
+
+/// PATH with the folders of what replaced a launcher before the workers' own.
+fn searched_first(real: &Real, variables: &[(String, String)]) -> Option<(String, String)> {
+    if real.path.is_empty() {
+        return None;
+    }
+    let theirs = search_path(variables);
+    let all = real.path.iter().cloned().chain(std::env::split_paths(&theirs));
+    let path = std::env::join_paths(all).ok()?;
+    Some(("PATH".to_owned(), path.into_string().ok()?))
 }
 
 fn resolve(settings: &Settings) -> Result<Option<PathBuf>, Error> {

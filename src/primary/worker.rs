@@ -145,7 +145,7 @@ pub(super) fn start(
     }
     let child = spawn::spawn(Program {
         path: &path,
-        arguments: &settings.command,
+        arguments: launch.command(),
         environment,
         pid_placeholder: PID_PLACEHOLDER,
         directory: directory.as_deref(),
