@@ -8,7 +8,8 @@
 
 mod support;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -65,6 +66,12 @@ fn under_npm(folder: &Path, command: &[&str]) -> String {
         .to_owned()
 }
 
+fn only_child(parent: Pid) -> Pid {
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap())
+}
+
 #[test]
 fn what_npm_would_start_is_started_as_npm_does() {
     if which("npm").is_none() && skip("npm") {
@@ -117,6 +124,34 @@ fn package_json_is_read_again_at_a_reload() {
         "{said}"
     );
     primary.says("hint: write command = [\"node\", \"app.js\"]");
+    primary.stop();
+}
+
+#[test]
+fn a_release_that_was_cleaned_up_is_found_where_it_is_now() {
+    if which("node").is_none() && skip("node") {
+        return;
+    }
+    let setup = Setup::new(&RUN);
+    let folder = setup.folder().canonicalize().unwrap();
+    for release in ["1", "2"] {
+        std::fs::create_dir_all(folder.join(release).join("server")).unwrap();
+        write_app(&folder.join(release).join("server"), "shop");
+    }
+    let current = folder.join("current");
+    symlink("1", &current).unwrap();
+    let run = ["--working-directory", current.to_str().unwrap(), "--"];
+    let command = ["npm", "--prefix", "server", "start"];
+    let mut primary = setup.arguments_after(&run).arguments_after(&command).start();
+    let said = primary.says("APP ");
+    assert!(said.contains(&format!("{}/1/server\"", folder.display())), "{said}");
+    primary.is_ready();
+    std::fs::remove_file(&current).unwrap();
+    symlink("2", &current).unwrap();
+    std::fs::remove_dir_all(folder.join("1")).unwrap();
+    kill(only_child(primary.pid()), Signal::SIGKILL).unwrap();
+    let said = primary.says("APP ");
+    assert!(said.contains(&format!("{}/2/server\"", folder.display())), "{said}");
     primary.stop();
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Launch {
     directory: Option<PathBuf>,
     /// What is started in place of a command that would keep the channel.
     real: Option<Real>,
+    /// Where it runs, seen from the working directory.
+    within: PathBuf,
     /// The program that was found when it was read.
     pub(super) found: PathBuf,
     /// Who may look.
@@ -65,7 +67,14 @@ impl Source {
         check_log(settings.log).map_err(|e| blame(flags.log.mode.is_some(), "log.mode", e))?;
         let readers = Readers::resolve(&settings.readers)
             .map_err(|e| blame(flags.control.readers.is_some(), "control.readers", e))?;
-        let mut launch = Launch { directory, real: None, settings, found: PathBuf::new(), readers };
+        let mut launch = Launch {
+            directory,
+            real: None,
+            within: PathBuf::new(),
+            settings,
+            found: PathBuf::new(),
+            readers,
+        };
         launch.take_away_launcher().map_err(|e| blame(flags.command.is_some(), "command", e))?;
         let environment = launch
             .environment(Slot(0))
@@ -153,10 +162,20 @@ impl Launch {
         let own = |(name, value): &(String, String)| (name.clone(), for_slot(value, slot.0));
         variables.extend(self.settings.env.iter().map(own));
         if let Some(real) = &self.real {
-            variables.extend(searched_first(real, &variables));
+            variables.extend(searched_first(self.moved(&real.path), &variables));
             variables.extend(real.variables.iter().cloned());
         }
         Ok(variables)
+    }
+
+    /// Folders as they are now: of a directory that is gone, those in the one that took its place.
+    fn moved(&self, folders: &[PathBuf]) -> Vec<PathBuf> {
+        let (before, now) = (self.pinned(), self.directory());
+        let moved = |path: &PathBuf| {
+            let below = before.and_then(|before| path.strip_prefix(before).ok());
+            below.zip(now.as_ref()).map_or_else(|| path.clone(), |(below, now)| now.join(below))
+        };
+        folders.iter().map(moved).collect()
     }
 
     /// What is executed: the configured command, or what it would have started itself.
@@ -181,6 +200,7 @@ impl Launch {
             return Ok(());
         };
         if real.folder != here {
+            self.within = real.folder.strip_prefix(&here).unwrap_or(&real.folder).to_owned();
             let name = real.folder.display();
             real.folder = real
                 .folder
@@ -224,10 +244,8 @@ impl Launch {
         if pinned.is_dir() {
             return Some(pinned.clone());
         }
-        self.settings
-            .working_directory
-            .as_ref()
-            .map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()))
+        let path = self.settings.working_directory.as_ref()?.join(&self.within);
+        Some(path.canonicalize().unwrap_or(path))
     }
 }
 
@@ -246,13 +264,16 @@ fn search_path(variables: &[(String, String)]) -> OsString {
         .unwrap_or_else(|| "/usr/bin:/bin".into())
 }
 
-/// PATH with the folders of what replaced a launcher before the workers' own.
-fn searched_first(real: &Real, variables: &[(String, String)]) -> Option<(String, String)> {
-    if real.path.is_empty() {
+/// PATH with these folders before the workers' own.
+fn searched_first(
+    folders: Vec<PathBuf>,
+    variables: &[(String, String)],
+) -> Option<(String, String)> {
+    if folders.is_empty() {
         return None;
     }
     let theirs = search_path(variables);
-    let all = real.path.iter().cloned().chain(std::env::split_paths(&theirs));
+    let all = folders.into_iter().chain(std::env::split_paths(&theirs));
     let path = std::env::join_paths(all).ok()?;
     Some(("PATH".to_owned(), path.into_string().ok()?))
 }

@@ -82,7 +82,6 @@ impl Tool {
             "dotenv" | "dotenvx" | "env-cmd" => Self::Keeps(Keeper::DotEnv),
             "ts-node-esm" => Self::Keeps(Keeper::Language("--loader ts-node/esm")),
             "babel-node" => Self::Keeps(Keeper::Language("-r @babel/register")),
-            "sucrase-node" => Self::Keeps(Keeper::Language("-r sucrase/register")),
             "esno" => Self::Keeps(Keeper::Language("--import tsx")),
             "nest" => Self::Keeps(Keeper::Nest),
             "react-scripts" => Self::Keeps(Keeper::ReactScripts),
