@@ -135,7 +135,7 @@ impl Primary {
             && self.hinted.replace(*generation) != Some(*generation)
         {
             let hint = "hint: the program opens its address by itself, which is taken: by us, for it. Let it take file \
-                        descriptor 3 instead (LISTEN_FDS; in Node server.listen({ fd: 3 }))";
+                        descriptor 3 instead (LISTEN_FDS); for a program of Node's say handoff = \"node\"";
             self.log.say(Level::Notice, hint);
         }
     }
