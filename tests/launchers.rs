@@ -16,7 +16,8 @@ use std::process::Command;
 use support::primary::Setup;
 use support::{dogwatch, skip, which};
 
-const RUN: [&str; 6] = ["--handoff", "node", "--ready", "alive:300ms", "--settle", "0ms"];
+/// The app is ready when it has said on the channel that it listens: it has the channel.
+const RUN: [&str; 4] = ["--handoff", "node", "--settle", "0ms"];
 
 /// Says how it was started, and stays.
 const APP: &str = r#"#!/usr/bin/env node
@@ -24,7 +25,7 @@ const e = process.env;
 const set = ["npm_lifecycle_event", "npm_lifecycle_script", "npm_package_name", "npm_package_version",
     "npm_package_config_port", "npm_package_json", "INIT_CWD", "GREETING"].map((name) => name + "=" + e[name]);
 console.error("APP " + JSON.stringify([process.argv.slice(1), process.cwd(), set]));
-if (!e.ONCE) setInterval(() => {}, 1000);
+if (!e.ONCE) require("http").createServer().listen(0);
 "#;
 
 /// An app with this script, and a program of that name among its packages.

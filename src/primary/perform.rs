@@ -129,7 +129,8 @@ impl Primary {
         let Report::Failed { generation, .. } = report else { return };
         let tail = self.last_failure.as_ref().and_then(|last| last.tail.as_ref());
         let is_taken = |line: &String| {
-            line.contains("EADDRINUSE") || line.to_lowercase().contains("address already in use")
+            let said = ["eaddrinuse", "address already in use", "addrinuse", "in use?"];
+            said.iter().any(|text| line.to_lowercase().contains(text))
         };
         if tail.is_some_and(|tail| tail.lines().iter().any(is_taken))
             && self.hinted.replace(*generation) != Some(*generation)

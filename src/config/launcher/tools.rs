@@ -1,5 +1,5 @@
-//! Programs that start the real one as a child and keep the channel: which they are, and what to write instead. Each
-//! was tried with a channel, or its source was read.
+//! Programs that start the real one as a child and keep the channel: which they are, and what to write instead. Most
+//! were tried with a channel, or their source was read; the others are process managers and task runners by their manuals.
 
 use super::Refused;
 
