@@ -1,0 +1,16 @@
+// What each app here answers: who it is. `/slow?ms=N` takes its time.
+const cluster = require('node:cluster');
+
+exports.who = () => {
+  const { pid, env } = process;
+  return `pid ${pid} slot ${env.NODE_APP_INSTANCE} worker ${cluster.worker?.id}\n`;
+};
+
+exports.hello = (request, response) => {
+  const url = new URL(request.url, 'http://localhost');
+  if (url.pathname === '/slow') {
+    setTimeout(() => response.end(exports.who()), Number(url.searchParams.get('ms')));
+  } else {
+    response.end(exports.who());
+  }
+};

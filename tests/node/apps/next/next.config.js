@@ -1,0 +1,3 @@
+module.exports = {
+  rewrites: () => [{ source: '/slow', destination: '/api/slow' }],
+};
