@@ -511,7 +511,7 @@ fn open_control(
 fn check_ready_fd(launch: &Launch, listeners: &Listeners) -> Result<(), Refusal> {
     let first_free = worker::first_free_fd(launch, listeners);
     match launch.settings.ready_fd {
-        Some(fd) if fd < first_free => Err(refusal(format!(
+        Some(fd) if worker::is_taken(fd, launch, listeners) => Err(refusal(format!(
             "'ready.fd': {fd} is taken by a socket, expected a number from {first_free} up"
         ))),
         _ => Ok(()),

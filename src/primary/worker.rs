@@ -136,12 +136,10 @@ pub(super) fn start(
     let mut descriptors = vec![Some(null.as_fd()), Some(stdout), Some(stderr)];
     match &channel {
         None => descriptors.extend(listeners.all.iter().map(|listener| Some(listener.fd.as_fd()))),
-        Some((theirs, _)) => descriptors.push(Some(theirs.as_fd())),
+        Some((theirs, _)) => place(&mut descriptors, CHANNEL, theirs.as_fd()),
     }
     if let (Some(number), Some((_, write))) = (ready_fd, &ready) {
-        let number = usize::try_from(number).unwrap_or_default();
-        descriptors.resize(descriptors.len().max(number), None);
-        descriptors.push(Some(write.as_fd()));
+        place(&mut descriptors, number, write.as_fd());
     }
     let child = spawn::spawn(Program {
         path: &path,
@@ -186,15 +184,30 @@ pub(super) fn start(
     })
 }
 
-/// The number of the channel in a worker.
-const CHANNEL: i32 = 3;
+/// The number of the channel in a worker: one that no shell script on the way uses for itself.
+const CHANNEL: i32 = 31;
+
+/// Whether a number is taken in a worker by what it is given.
+pub(super) fn is_taken(fd: i32, launch: &Launch, listeners: &Listeners) -> bool {
+    match launch.settings.handoff {
+        Handoff::Fd => fd < first_free_fd(launch, listeners),
+        Handoff::Node => fd == CHANNEL,
+    }
+}
 
 /// The first number in a worker that is not taken by a socket.
 pub(super) fn first_free_fd(launch: &Launch, listeners: &Listeners) -> i32 {
     match launch.settings.handoff {
         Handoff::Fd => 3 + i32::try_from(listeners.all.len()).unwrap_or(0),
-        Handoff::Node => CHANNEL + 1,
+        Handoff::Node => 3,
     }
+}
+
+/// Puts a descriptor at its number.
+fn place<'a>(descriptors: &mut Vec<Option<BorrowedFd<'a>>>, number: i32, fd: BorrowedFd<'a>) {
+    let number = usize::try_from(number).unwrap_or_default();
+    descriptors.resize(descriptors.len().max(number + 1), None);
+    descriptors[number] = Some(fd);
 }
 
 /// The number of the readiness descriptor, where one is wanted: as configured, else the first that is free.
