@@ -45,11 +45,8 @@ impl Primary {
                 self.channels.admit(worker);
             }
             Action::Withdraw(worker) => {
-                let generation = self.workers.get(&worker).map(|process| process.generation);
-                let launch = generation.and_then(|generation| self.launches.get(&generation));
-                let message = launch.and_then(|launch| launch.settings.stop_message.as_deref());
                 // Without a channel it cannot be withdrawn: the stop signal is what tells it to drain.
-                if !self.channels.withdraw(worker, message) {
+                if !self.withdraw(worker) {
                     self.pending.push_back(Event::Drained(worker));
                 }
             }
@@ -63,6 +60,13 @@ impl Primary {
             Action::Report(report) => self.report(&report),
             Action::Exit(outcome) => self.outcome = Some(outcome),
         }
+    }
+
+    /// Returns whether it will be heard when the worker has nothing left to do.
+    fn withdraw(&self, worker: WorkerId) -> bool {
+        let Some(process) = self.workers.get(&worker) else { return false };
+        let launch = self.launches.get(&process.generation);
+        launch.is_some_and(|l| self.channels.withdraw(worker, process.pid, &l.settings))
     }
 
     fn spawn(&mut self, who: Identity) {

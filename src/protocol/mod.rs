@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod diag;
 pub mod environment;
 pub mod journal;
 pub mod letter;

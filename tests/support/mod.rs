@@ -34,6 +34,19 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// Returns Node of this version, which `tests/node/install` brings as a package of npm's.
+pub(crate) fn node(version: u32) -> Option<PathBuf> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
+    let found = ["x64", "arm64"]
+        .map(|arch| packages.join(format!("node{version}-{arch}/bin/node")))
+        .into_iter()
+        .find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("Node {version} (made by tests/node/install)"));
+    }
+    found
+}
+
 /// Asks again and again until there is an answer.
 pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;

@@ -66,6 +66,7 @@ on_both! {
     a_stopped_journal_stalls_nobody
     a_killed_primary_is_started_again
     logs_are_read_from_the_journal
+    a_node_app_is_given_the_units_socket
 }
 
 fn the_first_connection_starts_the_service(root: &Path) {
@@ -126,6 +127,52 @@ fn reload_under_load_loses_nothing(root: &Path) {
     short.stop().assert_clean(1000);
     kept.stop().assert_clean(1000);
     assert_eq!(boxed.show("myapp", "NRestarts"), "0");
+}
+
+/// Not a line of it knows of sockets that are passed, of clusters or of signals.
+const NODE_APP: &str = "
+const http = require('http')
+http.createServer((request, response) => response.end(`pid ${process.pid}\\n`)).listen(8080)
+";
+
+fn a_node_app_is_given_the_units_socket(root: &Path) {
+    let Some(node) = support::node(22) else { return };
+    let boxed = Boxed::boot(root, |layer| {
+        std::fs::create_dir_all(layer.join("srv")).unwrap();
+        std::fs::write(layer.join("srv/app.js"), NODE_APP).unwrap();
+        std::fs::create_dir_all(layer.join("usr/bin")).unwrap();
+        std::fs::copy(&node, layer.join("usr/bin/node")).unwrap();
+        std::fs::create_dir_all(layer.join("etc/dogwatch")).unwrap();
+        std::fs::write(layer.join("etc/dogwatch/myapp.toml"), node_settings("round-robin"))
+            .unwrap();
+    });
+    boxed.ok("systemctl start myapp.socket");
+    assert!(boxed.ok("curl -sS http://127.0.0.1:8080/").starts_with("pid "));
+    boxed.until("test $(systemctl show -P ActiveState myapp) = active");
+    let reload = |generation: u32, balance: &str| {
+        boxed.put("/etc/dogwatch/myapp.toml", &node_settings(balance));
+        boxed.ok("systemctl reload myapp");
+        let status = format!("2 workers ready, generation {generation}");
+        assert_eq!(boxed.show("myapp", "StatusText"), status);
+    };
+    let (short, kept) = (load(&boxed, 1), load(&boxed, 20));
+    reload(2, "round-robin");
+    reload(3, "round-robin");
+    // Where workers accept by themselves, Node closes what it takes for idle though a request is on its way.
+    kept.stop().assert_clean(100);
+    reload(4, "shared");
+    reload(5, "shared");
+    reload(6, "round-robin");
+    short.stop().assert_clean(100);
+    assert_eq!(boxed.show("myapp", "NRestarts"), "0");
+    boxed.ok("systemctl stop myapp.service myapp.socket");
+    assert_eq!(boxed.run("pgrep -x node"), "");
+}
+
+fn node_settings(balance: &str) -> String {
+    format!(
+        "command = [\"node\", \"/srv/app.js\"]\nworkers = 2\nhandoff = \"node\"\nbalance = \"{balance}\"\n[ready]\nsettle = \"50ms\"\n"
+    )
 }
 
 fn reload_to_a_broken_version_fails_and_keeps_the_old_one(root: &Path) {

@@ -347,6 +347,19 @@ impl Hub {
         self.deal(at);
     }
 
+    /// Where the sockets are whose connections a worker is dealt; none if it has a listening socket itself, at which it
+    /// goes on accepting until it is told to disconnect.
+    pub(super) fn only_dealt(&self, worker: WorkerId) -> Vec<Local> {
+        let servers = self.links.get(&worker).map_or(&[][..], |link| &link.servers);
+        let mut sockets: Vec<usize> = servers.iter().map(|server| server.socket).collect();
+        sockets.dedup();
+        if servers.iter().any(|server| !server.is_dealt && !self.sockets[server.socket].is_datagram)
+        {
+            return vec![];
+        }
+        sockets.into_iter().map(|at| self.sockets[at].local.clone()).collect()
+    }
+
     /// A worker takes no more turns anywhere.
     pub(super) fn leave_all(&mut self, worker: WorkerId) {
         for socket in &mut self.sockets {

@@ -8,6 +8,7 @@
 //! | `place` | which listener `listen()` means (pure) |
 //! | `link` | one worker's end of the channel |
 //! | `hub` | what all have in common, and what each message does |
+//! | `quiet` | when a withdrawn worker may be told to disconnect |
 //! | `talk` | the programs' own messages |
 //! | `accept` | the task that accepts for those who take turns |
 
@@ -15,6 +16,7 @@ mod accept;
 mod hub;
 mod link;
 mod place;
+mod quiet;
 mod rota;
 mod talk;
 
@@ -23,11 +25,13 @@ pub(super) use link::Counters;
 use super::News;
 use super::listeners::Listeners;
 use super::worker::Identity;
+use crate::config::Settings;
 use crate::config::values::{Balance, ReadyWhen};
 use crate::core::{Event, Slot, WorkerId};
 use crate::protocol::node;
 use hub::{Flow, Hub};
 use link::{Link, Stage};
+use nix::unistd::Pid;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
@@ -60,6 +64,14 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Hub> {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a worker to close its servers, and the channel when it has done all that it was asked.
+    fn disconnect(&self, worker: WorkerId) {
+        if let Some(link) = self.lock().links.get_mut(&worker) {
+            let number = link.number();
+            link.say(node::disconnect(number), None);
+        }
     }
 
     /// Logs what is wrong, if there is room for it.
@@ -123,9 +135,9 @@ impl Channels {
         }
     }
 
-    /// A worker is given no new connections, and is asked to finish what it has: first by `message`, where there is
-    /// one. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
-    pub(super) fn withdraw(&self, worker: WorkerId, message: Option<&str>) -> bool {
+    /// A worker is given no new connections, and is asked to finish what it has: first by its settings' message, where
+    /// there is one. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
+    pub(super) fn withdraw(&self, worker: WorkerId, pid: Pid, settings: &Settings) -> bool {
         let mut hub = self.shared.lock();
         hub.leave_all(worker);
         let Some(link) = hub.links.get_mut(&worker) else {
@@ -135,12 +147,21 @@ impl Channels {
         if !link.is_open() {
             return link.stage == Stage::Leaving;
         }
-        if let Some(message) = message {
-            link.tell(&serde_json::Value::from(message).to_string());
+        if let Some(message) = &settings.stop_message {
+            link.tell(&serde_json::Value::from(message.as_str()).to_string());
         }
-        let number = link.number();
-        link.say(node::disconnect(number), None);
         link.stage = Stage::Leaving;
+        let sockets = hub.only_dealt(worker);
+        drop(hub);
+        let shared = self.shared.clone();
+        // Half of its time is left for what is busy then.
+        let most = settings.policy.drain / 2;
+        drop(tokio::spawn(async move {
+            if !sockets.is_empty() {
+                quiet::wait(pid.as_raw(), sockets, most).await;
+            }
+            shared.disconnect(worker);
+        }));
         true
     }
 
