@@ -62,7 +62,7 @@ const WRITTEN: [(&str, &str); 8] = [
     ("workers", "N or \"cpus\""),
 ];
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     (
         "Four workers of a server on port 8080, without systemd:",
         "dogwatch run -l 8080 -n 4 -- node server.js",
@@ -76,6 +76,10 @@ const EXAMPLES: [(&str, &str); 6] = [
     (
         "Hold connections while a database is being switched over:",
         "dogwatch pause myapp; switch-over; dogwatch resume myapp",
+    ),
+    (
+        "From PM2: one file for each app, and what has no counterpart:",
+        "dogwatch import ecosystem.config.js --env production -o /etc/dogwatch",
     ),
     (
         "From a program: the pid of every worker that serves:",

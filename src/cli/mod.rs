@@ -4,6 +4,7 @@ mod apps;
 mod change;
 mod client;
 mod events;
+mod import;
 mod list;
 mod logs;
 mod man;
@@ -46,6 +47,13 @@ Examples:
   bash   dogwatch completions bash > /etc/bash_completion.d/dogwatch
   zsh    dogwatch completions zsh > /usr/local/share/zsh/site-functions/_dogwatch
   fish   dogwatch completions fish > ~/.config/fish/completions/dogwatch.fish";
+
+const IMPORT_HELP: &str = "\
+What has no counterpart is named on standard error, and in the file as a comment.
+
+Examples:
+  dogwatch import ecosystem.config.js
+  sudo dogwatch import ecosystem.config.js --env production -o /etc/dogwatch";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -164,6 +172,9 @@ enum Verb {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Translate a process file of PM2: one configuration file for each app
+    #[command(after_help = IMPORT_HELP)]
+    Import(import::ImportArguments),
     /// Print the script that completes commands and app names in a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -274,6 +285,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(arguments) => Ok(run::demo(arguments.listen, arguments.workers)),
         Verb::DemoWorker(arguments) => Ok(crate::demo::serve(&arguments)),
         Verb::Check { file } => Ok(run::check(file)),
+        Verb::Import(arguments) => import::import(&arguments),
         Verb::Completions { shell } => completions(&shell),
         Verb::Man { page } => man::print(&Arguments::command(), page),
         Verb::List { json } => list::list(control, json),
