@@ -329,3 +329,29 @@ fn is_heard(base: &Map<String, Value>, name: &str, silent: &str) -> usize {
     }
     taken
 }
+
+/// The commands of PM2 7.0.3 with their aliases, and those of its options that are no attributes.
+const COMMANDS: &str = "start stop restart reload delete del scale list ls l ps status jlist prettylist describe desc info \
+    show env id pid monit dashboard dash imonit logs log flush reloadLogs logrotate reset sendSignal trigger send \
+    attach inspect ping report dump save cleardump resurrect startup unstartup ecosystem init create startOrRestart \
+    startOrReload startOrGracefulReload update updatePM2 deepUpdate kill serve expose deploy pull forward backward \
+    install module:install module:update module:generate uninstall module:uninstall package publish module:publish \
+    autoinstall set multiset get conf config unset link unlink monitor unmonitor open plus register login logout \
+    install-otel uninstall-otel profile:mem profile:cpu slist sysinfos examples completion pm2-runtime pm2-dev";
+const OPTIONS: &str = "-s --silent -m --mini-list --no-color --sort --attach -f --force --only --env -a --update-env \
+    --parallel --no-daemon -w --write --wait-ip --service-name -u --user --hp -v --version --ext";
+
+#[test]
+fn the_documentation_has_a_counterpart_for_everything() {
+    let text = include_str!("../../../docs/from-pm2.md");
+    let in_first_column = |name: &str| {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        rows.into_iter().any(|cell| cell.contains(&format!("`{name}`")))
+    };
+    let attributes =
+        SCHEMA.split([',', ' ']).map(str::trim).filter(|name| *name != "env_production");
+    let all = attributes.chain(COMMANDS.split_whitespace()).chain(OPTIONS.split_whitespace());
+    let missing: Vec<&str> =
+        all.filter(|name| !name.is_empty() && !in_first_column(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
