@@ -33,8 +33,10 @@ const SHELL: &str = "$`|&;<>(){}[]*?~#!\\\"'=\n";
 pub(super) enum Runs {
     /// It has Node's channel.
     Node,
-    /// PM2 would run it in its cluster mode, but it has no channel of Node's.
+    /// It has the channel for messages, and opens its port by itself.
     Bun,
+    /// It has Node's channel where the program uses Node's modules.
+    Deno,
     /// A shell, which does not pass signals on.
     Shell,
     /// Anything else.
@@ -42,10 +44,16 @@ pub(super) enum Runs {
 }
 
 impl Runs {
+    /// Whether it takes messages, and is told its slot in PM2's way.
+    pub(super) fn has_channel(self) -> bool {
+        matches!(self, Self::Node | Self::Bun | Self::Deno)
+    }
+
     fn of(program: &str) -> Self {
         let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
         match name.as_ref() {
             "bun" => Self::Bun,
+            "deno" => Self::Deno,
             "bash" | "sh" | "dash" | "zsh" => Self::Shell,
             name if name.ends_with("node") || NODE_PROGRAMS.contains(&name) => Self::Node,
             _ => Self::Other,

@@ -79,8 +79,8 @@ pub(super) fn numbered(app: &mut App, runs: Runs, is_alone: bool, draft: &mut Dr
     let named = app.text("instance_var");
     match named.as_deref() {
         // The handoff sets it.
-        Some(USUAL) if runs == Runs::Node => draft.anyway("instance_var = NODE_APP_INSTANCE"),
-        None if runs == Runs::Node || is_alone => {}
+        Some(USUAL) if runs.has_channel() => draft.anyway("instance_var = NODE_APP_INSTANCE"),
+        None if runs.has_channel() || is_alone => {}
         Some(name) if !is_variable_name(name) => {
             draft.remark("instance_var", format!("'{name}' cannot be the name of a variable"));
         }
@@ -113,8 +113,11 @@ fn count(name: &str, draft: &mut Draft) {
     }
 }
 
-/// Writes `listen`, where the variables tell the port that the instances share.
-pub(super) fn listen(draft: &mut Draft) {
+/// Writes `listen`, where the variables tell the port that the instances share, unless the program opens it by itself.
+pub(super) fn listen(runs: Runs, draft: &mut Draft) {
+    if runs == Runs::Bun {
+        return;
+    }
     let variable =
         |name: &str| draft.get(Table::Env, name).and_then(toml::Value::as_str).unwrap_or_default();
     let port = variable("PORT").trim();

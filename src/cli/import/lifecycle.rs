@@ -35,8 +35,11 @@ pub(super) fn lifecycle(
 }
 
 fn ready(app: &mut App, runs: Runs, draft: &mut Draft) -> Result<(), Unusable> {
+    if runs == Runs::Bun {
+        draft.set(Table::Ready, "when", "alive:2s");
+    }
     match app.flag("wait_ready") {
-        Some(true) if runs == Runs::Node => draft.set(Table::Ready, "when", "message"),
+        Some(true) if runs.has_channel() => draft.set(Table::Ready, "when", "message"),
         Some(true) => {
             draft.remark(
                 "wait_ready",
@@ -65,7 +68,7 @@ fn stop(app: &mut App, runs: Runs, place: &Place, draft: &mut Draft) -> Result<(
         match app.time("kill_timeout")? {
             Some(time) => {
                 draft.set(Table::Stop, "timeout", written(time));
-                let text = if runs == Runs::Node {
+                let text = if runs.has_channel() {
                     "from the signal to SIGKILL; before it, 'drain' (30s) is for the requests that it has"
                 } else {
                     "SIGKILL comes after 'drain' (30s), which is for the requests that it has, and this"
@@ -76,7 +79,7 @@ fn stop(app: &mut App, runs: Runs, place: &Place, draft: &mut Draft) -> Result<(
         }
     }
     match app.flag("shutdown_with_message") {
-        Some(true) if runs == Runs::Node => draft.set(Table::Stop, "message", "shutdown"),
+        Some(true) if runs.has_channel() => draft.set(Table::Stop, "message", "shutdown"),
         Some(true) => draft.remark("shutdown_with_message", "only Node has the channel for it"),
         Some(false) => draft.anyway("shutdown_with_message = false"),
         None => {}

@@ -168,10 +168,10 @@ fn a_script_finds_its_interpreter() {
         (json!({"script": "a.mjs"}), r#"node ["node", "a.mjs"]"#),
         (json!({"script": "a.ts"}), r#"node ["node", "a.ts"]"#),
         (json!({"script": "a.tsx"}), r#"node ["node", "--import", "tsx", "a.tsx"]"#),
-        (json!({"script": "a.ts", "interpreter": "bun"}), r#"fd ["bun", "a.ts"]"#),
+        (json!({"script": "a.ts", "interpreter": "bun"}), r#"node ["bun", "a.ts"]"#),
         (
             json!({"script": "a.ts", "interpreter": "deno", "interpreter_args": "run -A"}),
-            r#"fd ["deno", "run", "-A", "a.ts"]"#,
+            r#"node ["deno", "run", "-A", "a.ts"]"#,
         ),
         (
             json!({"script": "a.ts", "interpreter": "./node_modules/.bin/ts-node"}),
@@ -189,6 +189,18 @@ fn a_script_finds_its_interpreter() {
     ] {
         assert_eq!(command(app.clone()), expected, "{app}");
     }
+}
+
+#[test]
+fn bun_opens_its_port_by_itself() {
+    let app =
+        |more: &str| json!({"script": "a.ts", "interpreter": "bun", "port": 3000, more: true});
+    let when = |more: &str| {
+        let draft = draft(&app(more), None);
+        assert!(draft.get(Table::Top, "listen").is_none());
+        draft.get(Table::Ready, "when").unwrap().as_str().unwrap().to_owned()
+    };
+    assert_eq!((when("time").as_str(), when("wait_ready").as_str()), ("alive:2s", "message"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(super) fn translate(mut app: App, wanted: Wanted<'_>) -> Result<Translation,
     handoff(runs, cluster, is_alone, &mut draft);
     environment::environment(&mut app, wanted.environment, wanted.deployed, &mut draft)?;
     environment::numbered(&mut app, runs, is_alone, &mut draft);
-    environment::listen(&mut draft);
+    environment::listen(runs, &mut draft);
     environment::path(wanted.place, &mut draft);
     lifecycle(&mut app, runs, wanted.place, &mut draft)?;
     elsewhere(&mut app, &mut draft);
@@ -164,32 +164,31 @@ fn workers(app: &mut App, draft: &mut Draft) -> Result<bool, Unusable> {
     Ok(count.unwrap_or(1) == 1)
 }
 
-/// Writes `handoff`, and what an app of PM2's fork mode has to know.
+/// Writes `handoff`, and what the app has to know of it.
 fn handoff(runs: Runs, cluster: bool, is_alone: bool, draft: &mut Draft) {
-    let (handoff, text) = match runs {
-        Runs::Node if cluster => ("node", None),
+    draft.set(Table::Top, "handoff", if runs.has_channel() { "node" } else { "fd" });
+    let (attribute, text) = match runs {
+        Runs::Node if cluster => return,
         Runs::Node if is_alone => (
-            "node",
-            Some(
-                "in fork mode: if it serves no connections, say '[ready] when = \"alive:2s\"'; if it starts a cluster of its own, say 'workers' instead",
-            ),
+            "exec_mode",
+            "in fork mode: if it serves no connections, say '[ready] when = \"alive:2s\"'; if it starts a cluster of its own, say 'workers' instead",
         ),
         Runs::Node => (
-            "node",
-            Some(
-                "in fork mode: here its instances share the ports that they open; if they serve no connections, say '[ready] when = \"alive:2s\"'",
-            ),
+            "exec_mode",
+            "in fork mode: here its instances share the ports that they open; if they serve no connections, say '[ready] when = \"alive:2s\"'",
         ),
-        Runs::Bun | Runs::Shell | Runs::Other => (
-            "fd",
-            Some(
-                "a program that is not Node's must take its socket as file descriptor 3 (LISTEN_FDS); one that serves no connections is a plain systemd service",
-            ),
+        Runs::Bun => (
+            "exec_interpreter",
+            "Bun opens its port by itself, so none is named here; for readiness, process.send('ready') and '[ready] when = \"message\"' are better",
+        ),
+        Runs::Deno => (
+            "exec_interpreter",
+            "Deno's node:http has its sockets from here; Deno.serve opens its port by itself: one worker, and '[ready] when = \"alive:2s\"'",
+        ),
+        Runs::Shell | Runs::Other => (
+            "exec_interpreter",
+            "a program that is not Node's must take its socket as file descriptor 3 (LISTEN_FDS); one that serves no connections is a plain systemd service",
         ),
     };
-    draft.set(Table::Top, "handoff", handoff);
-    if let Some(text) = text {
-        let attribute = if runs == Runs::Node { "exec_mode" } else { "exec_interpreter" };
-        draft.remark_at(Table::Top, "handoff", attribute, text);
-    }
+    draft.remark_at(Table::Top, "handoff", attribute, text);
 }
