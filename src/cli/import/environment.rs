@@ -7,7 +7,7 @@ use super::draft::{Draft, Table};
 use super::place::Place;
 use crate::config::values::{for_slot, is_variable_name};
 use serde_json::{Map, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Variables by which programs are told on which address to listen.
 const HOSTS: [&str; 2] = ["HOST", "HOSTNAME"];
@@ -113,39 +113,37 @@ fn count(name: &str, draft: &mut Draft) {
     }
 }
 
-/// Writes `listen`, where the variables tell the port that the instances share, unless the program opens it by itself.
+/// Writes `listen`, where the variables tell the port that the instances share. A program on the channel is given what it
+/// asks for, on the address and with the further ports that it had under PM2, so there it is only a proposal.
 pub(super) fn listen(runs: Runs, draft: &mut Draft) {
-    if runs == Runs::Bun {
-        return;
+    let Some(address) = shared_address(draft).filter(|_| runs != Runs::Bun) else { return };
+    if runs.has_channel() {
+        let text = format!(
+            "it is given what it asks for; before there is a .socket unit, name all its ports, as in listen = [\"{address}\"]"
+        );
+        draft.note(Table::Top, "handoff", text);
+    } else {
+        draft.set(Table::Top, "listen", vec![address]);
     }
+}
+
+/// Where the instances listen, as far as PORT and HOST say it.
+fn shared_address(draft: &Draft) -> Option<String> {
     let variable =
         |name: &str| draft.get(Table::Env, name).and_then(toml::Value::as_str).unwrap_or_default();
     let port = variable("PORT").trim();
     if port.starts_with('/') {
-        let address = format!("unix:{port}");
-        return draft.set(Table::Top, "listen", vec![address]);
+        return Some(format!("unix:{port}"));
     }
-    let Some(port) = port.parse::<u16>().ok().filter(|port| *port > 0) else { return };
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
     let host = HOSTS.iter().find_map(|name| match variable(name) {
         "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
         text => text.parse().ok(),
     });
-    match host.filter(|host| !host.is_unspecified()) {
-        Some(host) => {
-            let text = "by PORT and the host; a further port must stand here too, or none: then what the program asks for is opened";
-            draft.note(Table::Top, "listen", text);
-            let address = std::net::SocketAddr::new(host, port).to_string();
-            draft.set(Table::Top, "listen", vec![address]);
-        }
-        None => {
-            // A program behind a proxy may have listened on localhost alone.
-            let text = format!(
-                "{port} is opened on all addresses: say \"127.0.0.1:{port}\" if it is for this machine alone, and add its further ports"
-            );
-            draft.remark_at(Table::Top, "listen", "port", text);
-            draft.set(Table::Top, "listen", vec![port.to_string()]);
-        }
-    }
+    Some(match host.filter(|host| !host.is_unspecified()) {
+        Some(host) => SocketAddr::new(host, port).to_string(),
+        None => port.to_string(),
+    })
 }
 
 /// Lets services find a program that only the caller's PATH has.

@@ -61,10 +61,8 @@ fn a_small_app_is_a_small_file() {
 # script: '/srv/shop/dist/server.js' is not there (yet)
 command = [\"node\", \"dist/server.js\"]
 workers = 4
-# port: 3000 is opened on all addresses: say \"127.0.0.1:3000\" if it is for this machine alone, and add its
-# further ports
-listen = [\"3000\"]
 working-directory = \"/srv/shop\"
+# it is given what it asks for; before there is a .socket unit, name all its ports, as in listen = [\"3000\"]
 handoff = \"node\"
 
 [env]
@@ -79,7 +77,6 @@ signal = \"SIGINT\"
 
 #[test]
 fn attributes_become_keys() {
-    let shared = "listen = [\"80\"]";
     let limit = |count, within| {
         format!("restart.start-limit = {{ count = {count}, within = \"{within}\" }}")
     };
@@ -103,15 +100,15 @@ fn attributes_become_keys() {
             json!({"source_map_support": true}),
             vec!["command = [\"node\", \"--enable-source-maps\", \"server.js\"]"],
         ),
-        (json!({"port": 80}), vec![shared, "env.PORT = \"80\""]),
-        (json!({"env": {"PORT": "80"}}), vec![shared, "env.PORT = \"80\""]),
+        (json!({"port": 80}), vec!["env.PORT = \"80\""]),
+        (json!({"env": {"PORT": "80"}}), vec!["env.PORT = \"80\""]),
         (
             json!({"env": {"PORT": 80, "HOST": "::1"}}),
-            vec!["listen = [\"[::1]:80\"]", "env.HOST = \"::1\"", "env.PORT = \"80\""],
+            vec!["env.HOST = \"::1\"", "env.PORT = \"80\""],
         ),
         (
             json!({"env": {"PORT": "/run/x.sock"}}),
-            vec!["listen = [\"unix:/run/x.sock\"]", "env.PORT = \"/run/x.sock\""],
+            vec!["env.PORT = \"/run/x.sock\""],
         ),
         (json!({"env": {"PORT": 0}}), vec!["env.PORT = \"0\""]),
         (
