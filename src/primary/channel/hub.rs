@@ -19,6 +19,8 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
+/// So many servers may one worker have.
+const MAX_SERVERS: usize = 256;
 /// So many sockets are opened for programs that ask for them.
 const MAX_OPENED: usize = 64;
 /// So many complaints about one worker are logged.
@@ -35,7 +37,7 @@ pub(super) struct Socket {
     local: Local,
     is_datagram: bool,
     /// What it was opened for, if that was on a program's demand.
-    asked: Option<(Place, u32)>,
+    asked: Option<Place>,
     pub(super) rota: Rota<Connection>,
     /// Wakes the task that accepts here; there is one once somebody takes turns.
     pub(super) changed: Arc<Notify>,
@@ -101,7 +103,7 @@ impl Hub {
         Ok(hub)
     }
 
-    fn add(&mut self, fd: OwnedFd, asked: Option<(Place, u32)>) -> io::Result<usize> {
+    fn add(&mut self, fd: OwnedFd, asked: Option<Place>) -> io::Result<usize> {
         let is_datagram = socket::is_datagram(&fd)?;
         let local = match (socket::own_address(&fd)?, socket::own_path(&fd)) {
             (Some(address), _) if is_datagram => Local::Udp(address),
@@ -236,7 +238,11 @@ impl Hub {
 
     /// A program calls `listen()`: it is given a listener of ours, or an errno.
     fn on_query(&mut self, worker: WorkerId, query: &Query) {
+        let servers = self.links.get(&worker).map_or(0, |link| link.servers.len());
         let answer = match &query.place {
+            _ if servers >= MAX_SERVERS => {
+                Err(Refused::new(libc::EMFILE, &format!("it has {MAX_SERVERS} servers already")))
+            }
             Some(place) => self.socket_for(place, query),
             None => Err(Refused::new(libc::EINVAL, "the question makes no sense")),
         };
@@ -283,17 +289,16 @@ impl Hub {
         if query.index > 0 {
             return Err(Refused::new(libc::EADDRINUSE, "another server of the same worker has it"));
         }
-        let known: Vec<Local> =
-            self.sockets[..self.managed].iter().map(|socket| socket.local.clone()).collect();
-        if let Some(at) = place::find(&known, place) {
-            return Ok(at);
-        }
-        let asked = Some((place.clone(), query.index));
-        if let Some(at) = self.sockets.iter().position(|socket| socket.asked == asked) {
-            return Ok(at);
-        }
         let any_port = matches!(place, Place::Tcp { port: 0, .. } | Place::Udp { port: 0, .. });
-        if matches!(place, Place::Fd(_)) {
+        let is_fd = matches!(place, Place::Fd(_));
+        let known = if is_fd { &self.sockets[..self.managed] } else { &self.sockets[..] };
+        let known: Vec<Local> = known.iter().map(|socket| socket.local.clone()).collect();
+        let is_asked = |socket: &Socket| socket.asked.as_ref() == Some(place);
+        let found = place::find(&known, place).or_else(|| self.sockets.iter().position(is_asked));
+        if let Some(at) = found {
+            return Ok(at);
+        }
+        if is_fd {
             let text = format!(
                 "it means the sockets that are passed, of which there are {}",
                 self.managed
@@ -306,6 +311,7 @@ impl Hub {
         if self.sockets.len() - self.managed >= MAX_OPENED {
             return Err(Refused::new(libc::EMFILE, &format!("{MAX_OPENED} were opened already")));
         }
+        let asked = Some(place.clone());
         let opened = open_place(place, query.only_v6).and_then(|fd| self.add(fd, asked));
         opened.map_err(|e| Refused::new(e.raw_os_error().unwrap_or(libc::EINVAL), &e.to_string()))
     }

@@ -66,9 +66,13 @@ impl Shared {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a worker to close its servers, and the channel when it has done all that it was asked.
-    fn disconnect(&self, worker: WorkerId) {
+    /// Tells a worker to close its servers, and the channel when it has done all that it was asked; before that its
+    /// settings' message, where there is one.
+    fn disconnect(&self, worker: WorkerId, message: Option<String>) {
         if let Some(link) = self.lock().links.get_mut(&worker) {
+            if let Some(message) = message {
+                link.tell(&serde_json::Value::from(message).to_string());
+            }
             let number = link.number();
             link.say(node::disconnect(number), None);
         }
@@ -135,8 +139,7 @@ impl Channels {
         }
     }
 
-    /// A worker is given no new connections, and is asked to finish what it has: first by its settings' message, where
-    /// there is one. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
+    /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
     pub(super) fn withdraw(&self, worker: WorkerId, pid: Pid, settings: &Settings) -> bool {
         let mut hub = self.shared.lock();
         hub.leave_all(worker);
@@ -147,20 +150,17 @@ impl Channels {
         if !link.is_open() {
             return link.stage == Stage::Leaving;
         }
-        if let Some(message) = &settings.stop_message {
-            link.tell(&serde_json::Value::from(message.as_str()).to_string());
-        }
         link.stage = Stage::Leaving;
         let sockets = hub.only_dealt(worker);
         drop(hub);
-        let shared = self.shared.clone();
+        let (shared, message) = (self.shared.clone(), settings.stop_message.clone());
         // Half of its time is left for what is busy then.
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
             if !sockets.is_empty() {
                 quiet::wait(pid.as_raw(), sockets, most).await;
             }
-            shared.disconnect(worker);
+            shared.disconnect(worker, message);
         }));
         true
     }

@@ -14,14 +14,22 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// And no more often than its connections are so many times this.
+const EACH: Duration = Duration::from_micros(50);
+
 /// Waits until all connections of a process at these sockets are quiet, or have gone; no longer than `most`.
 pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
     let quiet = async {
+        let mut pause = LOOK;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             match connections(pid, &sockets) {
                 Some(connections) if connections.iter().all(|c| c.quiet >= QUIET) => return,
-                Some(_) => {}
+                // Looking at very many takes time that others wait for.
+                Some(connections) => {
+                    let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+                    pause = LOOK.max(EACH * count);
+                }
                 // Nothing is known of them: some time to speak is all that can be given.
                 None => return tokio::time::sleep(QUIET).await,
             }
