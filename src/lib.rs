@@ -11,7 +11,7 @@
 //! | room | what it is | may know |
 //! |---|---|---|
 //! | [`core`] | the supervisor as a pure state machine: events in, actions out | nobody |
-//! | [`protocol`] | bytes to values and back: the control socket, notify messages, the journal, procfs, a worker's environment | nobody |
+//! | [`protocol`] | bytes to values and back: the control socket, notify messages, Node's channel, the journal, procfs, netlink, a worker's environment | nobody |
 //! | [`config`] | file and flags to settings that are valid by construction | core's `Policy` |
 //! | [`sys`] | the system calls that need `unsafe` or care | nobody |
 //! | [`primary`] | the shell: the only place that knows core and sys | core, protocol, config, sys |
@@ -24,7 +24,7 @@
 //!
 //! ```text
 //!  kernel, systemd, workers, operator
-//!      │ signals, notify sockets, pipes, procfs, control socket
+//!      │ signals, notify sockets, channels, pipes, procfs, control socket
 //!      ▼
 //!  primary: read one source, bounded ──► protocol: parse ──► Event
 //!                                                              │
@@ -37,6 +37,9 @@
 //!  primary: perform(action) ──► sys     a failure comes back as an Event, never as `?`
 //!  then: STATUS= to systemd; sleep until poll_timeout()
 //! ```
+//!
+//! The data plane goes beside this: `primary::channel` passes connections to Node's workers without an event or an action
+//! for each; the core says who is admitted and withdrawn.
 //!
 //! Two rules keep it so: *the core never touches the world*, and *only `reconcile` decides* (events note facts; one
 //! function compares them with the goal). A new feature is one event, one field, one clause in `reconcile`, one
