@@ -6,20 +6,21 @@
 #![expect(clippy::disallowed_methods, reason = "benchmarks spawn and time")]
 #![expect(clippy::print_stdout, reason = "this is the result")]
 
+mod support;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use support::{Primary, dogwatch, free_port, wait_until};
 
 fn main() {
-    // `cargo test --benches` only wants to see that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !support::is_meant() {
         return;
     }
     thousand();
@@ -27,39 +28,23 @@ fn main() {
     peers_table();
 }
 
-fn dogwatch() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_dogwatch"))
-}
+/// How often is looked.
+const OFTEN: Duration = Duration::from_micros(200);
 
-/// A primary with its control socket, stopped with this value.
-struct Primary {
-    child: Child,
-    folder: tempfile::TempDir,
-    port: u16,
-}
+/// A primary that is asked on its control socket.
+struct App(Primary);
 
-impl Primary {
+impl App {
     fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(dogwatch())
-            .args(["run", "--name", "bench", "-l", &format!("127.0.0.1:{port}")])
-            .args(arguments)
-            .env("RUNTIME_DIRECTORY", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let primary = Self { child, folder, port };
-        wait_until("the start", || {
-            primary.try_connect().is_some_and(|mut c| c.ask("List")["app"]["state"] == "running")
+        let app = Self(Primary::start(free_port(), arguments));
+        wait_until("the start", OFTEN, || {
+            app.try_connect().is_some_and(|mut c| c.ask("List")["app"]["state"] == "running")
         });
-        primary
+        app
     }
 
     fn try_connect(&self) -> Option<Connection> {
-        let stream = UnixStream::connect(self.folder.path().join("control")).ok()?;
+        let stream = UnixStream::connect(self.0.control()).ok()?;
         Some(Connection(BufReader::new(stream)))
     }
 
@@ -68,9 +53,7 @@ impl Primary {
     }
 
     fn status(&self, field: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+        self.0.status(field)
     }
 
     /// The time that a verb takes, seen from outside.
@@ -78,7 +61,7 @@ impl Primary {
         let began = Instant::now();
         let status = Command::new(dogwatch())
             .args(arguments)
-            .args(["--control", self.folder.path().join("control").to_str().unwrap()])
+            .args(["--control", self.0.control().to_str().unwrap()])
             .stdout(Stdio::null())
             .status()
             .unwrap();
@@ -89,30 +72,20 @@ impl Primary {
     /// Asks for the page until there is an answer.
     fn answers(&self) {
         let ask = || -> Option<()> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            let mut stream = TcpStream::connect(("127.0.0.1", self.0.port)).ok()?;
             let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
             stream.write_all(request).ok()?;
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).ok()?;
             line.contains("200").then_some(())
         };
-        wait_until("an answer", || ask().is_some());
+        wait_until("an answer", OFTEN, || ask().is_some());
     }
 
     fn pid_of_slot(&self, slot: usize) -> i32 {
         let app = self.connect().ask("List");
         let worker = &app["app"]["slots"][slot]["workers"][0];
         i32::try_from(worker["pid"].as_i64().unwrap_or(0)).unwrap()
-    }
-}
-
-impl Drop for Primary {
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _ = kill(pid, Signal::SIGTERM);
-        std::thread::sleep(Duration::from_millis(200));
-        let _ = kill(pid, Signal::SIGTERM);
-        let _ = self.child.wait();
     }
 }
 
@@ -137,14 +110,6 @@ impl Connection {
     }
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -157,10 +122,10 @@ fn ms(time: Duration) -> String {
 /// `list` of 1,000 workers, and what it does to everything else that the primary has to answer.
 fn thousand() {
     let many = ["-n", "1000", "--ready", "alive:10ms", "--settle", "0ms", "--", "sleep", "1000"];
-    let primary = Primary::start(&many);
+    let primary = App::start(&many);
     let times: Vec<_> = (0..21).map(|_| primary.verb(&["list"])).collect();
     println!("list, 1000 workers: median {}", ms(median(times)));
-    let delay = |primary: &Primary| {
+    let delay = |primary: &App| {
         let mut other = primary.connect();
         let mut times: Vec<_> = (0..300)
             .map(|_| {
@@ -197,7 +162,7 @@ fn thousand() {
 /// Whoever listens costs nothing while nothing happens.
 fn subscribers() {
     let worker = dogwatch().to_str().unwrap();
-    let primary = Primary::start(&["-n", "8", "--settle", "0ms", "--", worker, "demo-worker"]);
+    let primary = App::start(&["-n", "8", "--settle", "0ms", "--", worker, "demo-worker"]);
     std::thread::sleep(Duration::from_secs(1));
     let before = primary.status("VmRSS");
     let mut listening: Vec<Connection> = (0..100).map(|_| primary.connect()).collect();
@@ -222,13 +187,13 @@ fn subscribers() {
 /// The rows that OxMgr's BENCHMARK.md has of PM2 and of itself, with a program that answers HTTP.
 fn peers_table() {
     let worker = dogwatch().to_str().unwrap();
-    let one = Primary::start(&["-n", "1", "--settle", "0ms", "--", worker, "demo-worker"]);
+    let one = App::start(&["-n", "1", "--settle", "0ms", "--", worker, "demo-worker"]);
     std::thread::sleep(Duration::from_millis(500));
     println!("resident with 1 worker: {} KB", one.status("VmRSS"));
     drop(one);
     let began = Instant::now();
     let hundred = ["-n", "100", "--settle", "0ms", "--", worker, "demo-worker"];
-    let primary = Primary::start(&hundred);
+    let primary = App::start(&hundred);
     println!("start 100, all ready: {}", ms(began.elapsed()));
     std::thread::sleep(Duration::from_millis(500));
     println!("resident with 100 workers: {} KB", primary.status("VmRSS"));
@@ -238,7 +203,7 @@ fn peers_table() {
         let old = primary.pid_of_slot(slot);
         let began = Instant::now();
         kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
-        wait_until("the next", || ![0, old].contains(&primary.pid_of_slot(slot)));
+        wait_until("the next", OFTEN, || ![0, old].contains(&primary.pid_of_slot(slot)));
         began.elapsed()
     };
     println!(
@@ -247,7 +212,7 @@ fn peers_table() {
     );
     drop(primary);
     // A fresh one each time: who crashes again and again is held back.
-    let one = || Primary::start(&["-n", "1", "--settle", "0ms", "--", worker, "demo-worker"]);
+    let one = || App::start(&["-n", "1", "--settle", "0ms", "--", worker, "demo-worker"]);
     let crash = |_: usize| {
         let alone = one();
         let old = alone.pid_of_slot(0);

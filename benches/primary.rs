@@ -6,89 +6,27 @@
 #![expect(clippy::print_stdout, reason = "this is the result")]
 #![expect(clippy::cast_precision_loss, reason = "ratios of small numbers")]
 
+mod support;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use support::{Primary, dogwatch, free_port, load_client, wait_until};
+
+/// How often is looked where it does not matter.
+const SELDOM: Duration = Duration::from_millis(2);
 
 fn main() {
-    // `cargo test --benches` only wants to see that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !support::is_meant() {
         return;
     }
     throughput();
     memory_and_wakeups();
     replacement();
     spawn_rate();
-}
-
-fn dogwatch() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_dogwatch"))
-}
-
-fn load_client() -> PathBuf {
-    let path = dogwatch().with_file_name("examples").join("load");
-    assert!(path.exists(), "first: cargo build --release --examples");
-    path
-}
-
-/// A primary in the foreground, ended with this value.
-struct Primary {
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Primary {
-    fn start(arguments: &[&str]) -> Self {
-        // As systemd's runtime directories: in memory.
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let child = Command::new(dogwatch())
-            .arg("run")
-            .args(arguments)
-            .env("RUNTIME_DIRECTORY", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, _folder: folder }
-    }
-
-    fn children(&self) -> Vec<i32> {
-        let pid = self.child.id();
-        let text =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-    }
-
-    fn status(&self, field: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Primary {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
-        std::thread::sleep(Duration::from_millis(100));
-        let _ = kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM);
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited in vain for {what}");
-    }
 }
 
 fn answers(port: u16, requests: &str) -> u64 {
@@ -111,15 +49,7 @@ fn answers(port: u16, requests: &str) -> u64 {
 fn throughput() {
     let worker = dogwatch().to_str().unwrap();
     let port = free_port();
-    let _primary = Primary::start(&[
-        "-l",
-        &format!("127.0.0.1:{port}"),
-        "-n",
-        "4",
-        "--",
-        worker,
-        "demo-worker",
-    ]);
+    let _primary = Primary::start(port, &["-n", "4", "--", worker, "demo-worker"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let bare_port = listener.local_addr().unwrap().port();
     let passed = OwnedFd::from(listener);
@@ -129,7 +59,7 @@ fn throughput() {
     let mut bare: Vec<Child> =
         (0..4).map(|_| Command::new("bash").args(["-c", &script]).spawn().unwrap()).collect();
     let answering = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-    wait_until("both", || answering(port) && answering(bare_port));
+    wait_until("both", SELDOM, || answering(port) && answering(bare_port));
     std::thread::sleep(Duration::from_millis(500));
     println!("throughput, 4 workers, answers under the primary / the same 4 processes alone");
     for (name, requests) in
@@ -150,16 +80,8 @@ fn throughput() {
 fn memory_and_wakeups() {
     let worker = dogwatch().to_str().unwrap();
     let port = free_port();
-    let primary = Primary::start(&[
-        "-l",
-        &format!("127.0.0.1:{port}"),
-        "-n",
-        "8",
-        "--",
-        worker,
-        "demo-worker",
-    ]);
-    wait_until("8 workers", || primary.children().len() == 8);
+    let primary = Primary::start(port, &["-n", "8", "--", worker, "demo-worker"]);
+    wait_until("8 workers", SELDOM, || primary.children().len() == 8);
     std::thread::sleep(Duration::from_secs(3));
     let before = primary.status("voluntary_ctxt_switches");
     std::thread::sleep(Duration::from_secs(10));
@@ -178,23 +100,13 @@ fn replacement() {
     let port = free_port();
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
-            let primary = Primary::start(&[
-                "-l",
-                &format!("127.0.0.1:{port}"),
-                "--ready",
-                "alive:1ms",
-                "--",
-                "/bin/sleep",
-                "60",
-            ]);
-            wait_until("a worker", || primary.children().len() == 1);
+            let primary = Primary::start(port, &["--ready", "alive:1ms", "--", "/bin/sleep", "60"]);
+            wait_until("a worker", SELDOM, || primary.children().len() == 1);
             std::thread::sleep(Duration::from_millis(50));
             let old = primary.children();
             let began = Instant::now();
             kill(Pid::from_raw(old[0]), Signal::SIGKILL).unwrap();
-            wait_until("the next", || {
-                // Looking without a pause would take the processor that the primary needs.
-                std::thread::sleep(Duration::from_micros(50));
+            wait_until("the next", Duration::from_micros(50), || {
                 primary.children().iter().any(|pid| *pid != old[0])
             });
             began.elapsed()
@@ -223,23 +135,21 @@ fn spawn_rate() {
         }
         let port = free_port();
         let began = Instant::now();
-        let primary = Primary::start(&[
-            "-l",
-            &format!("127.0.0.1:{port}"),
-            "-n",
-            &COUNT.to_string(),
-            "--ready",
-            "notify",
-            "--ready-timeout",
-            "1h",
-            "--",
-            "/bin/sleep",
-            "60",
-        ]);
-        wait_until("1000 workers", || {
-            std::thread::sleep(Duration::from_millis(2));
-            primary.children().len() == COUNT
-        });
+        let primary = Primary::start(
+            port,
+            &[
+                "-n",
+                &COUNT.to_string(),
+                "--ready",
+                "notify",
+                "--ready-timeout",
+                "1h",
+                "--",
+                "/bin/sleep",
+                "60",
+            ],
+        );
+        wait_until("1000 workers", SELDOM, || primary.children().len() == COUNT);
         ratios.push(bare.as_secs_f64() / began.elapsed().as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);

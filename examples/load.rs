@@ -1,9 +1,10 @@
-//! A load client that classifies every failure: `load ADDR [--clients N] [--requests N] [--seconds S] [--path P]`.
+//! A load client that classifies every failure: `load ADDR [--clients N] [--requests N] [--seconds S] [--path P] [--tally]`.
 //!
 //! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
 //! the time is over or standard input ends. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
 //! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
-//! before the next was sent, is none.
+//! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
+//! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.
 #![expect(clippy::disallowed_methods, reason = "a client may have threads and a clock")]
 #![expect(clippy::print_stdout, reason = "this is its result")]
 
@@ -35,15 +36,15 @@ fn main() {
         let timed = arguments.iter().any(|a| a == "--seconds") && Instant::now() >= end;
         timed || stop.load(Ordering::Relaxed) || Instant::now() >= end + Duration::from_secs(300)
     };
-    let mut total: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut total = Counts::default();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..clients)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+                    let mut counts = Counts::default();
                     while !is_over(&stop) {
                         if let Err(kind) = converse(&address, &path, requests, &mut counts) {
-                            *counts.entry(kind).or_default() += 1;
+                            *counts.kinds.entry(kind).or_default() += 1;
                         }
                     }
                     counts
@@ -51,16 +52,36 @@ fn main() {
             })
             .collect();
         for thread in threads {
-            for (kind, count) in thread.join().unwrap_or_default() {
-                *total.entry(kind).or_default() += count;
+            let counts = thread.join().unwrap_or_default();
+            for (kind, count) in counts.kinds {
+                *total.kinds.entry(kind).or_default() += count;
+            }
+            for (text, count) in counts.texts {
+                *total.texts.entry(text).or_default() += count;
             }
         }
     });
     let words: Vec<String> = KINDS
         .iter()
-        .map(|kind| format!("{kind} {}", total.get(kind).copied().unwrap_or(0)))
+        .map(|kind| format!("{kind} {}", total.kinds.get(kind).copied().unwrap_or(0)))
         .collect();
     println!("{}", words.join(" "));
+    if arguments.iter().any(|a| a == "--tally") {
+        let words: Vec<String> = total
+            .texts
+            .iter()
+            .map(|(text, count)| format!("{} {count}", String::from_utf8_lossy(text).trim()))
+            .collect();
+        println!("{}", words.join(" "));
+    }
+}
+
+/// What became of the requests of one client, or of all.
+#[derive(Default)]
+struct Counts {
+    kinds: BTreeMap<&'static str, u64>,
+    /// How many connections were answered first with which text.
+    texts: BTreeMap<Vec<u8>, u64>,
 }
 
 fn stop_at_end_of_input(stop: Arc<AtomicBool>) {
@@ -75,7 +96,7 @@ fn converse(
     address: &str,
     path: &str,
     requests: u64,
-    counts: &mut BTreeMap<&'static str, u64>,
+    counts: &mut Counts,
 ) -> Result<(), &'static str> {
     let mut stream = TcpStream::connect(address).map_err(|e| kind(&e))?;
     let _ = stream.set_nodelay(true);
@@ -85,8 +106,11 @@ fn converse(
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: {connection}\r\n\r\n");
         stream.write_all(request.as_bytes()).map_err(|e| kind(&e))?;
-        let closes = read_response(&mut stream)?;
-        *counts.entry("ok").or_default() += 1;
+        let (closes, text) = read_response(&mut stream)?;
+        *counts.kinds.entry("ok").or_default() += 1;
+        if nth == 1 {
+            *counts.texts.entry(text).or_default() += 1;
+        }
         if closes || nth < requests && is_closed(&stream) {
             return Ok(());
         }
@@ -94,8 +118,8 @@ fn converse(
     Ok(())
 }
 
-/// Reads one whole answer; returns whether the server will close the connection.
-fn read_response(stream: &mut TcpStream) -> Result<bool, &'static str> {
+/// Reads one whole answer; returns whether the server will close the connection, and the text.
+fn read_response(stream: &mut TcpStream) -> Result<(bool, Vec<u8>), &'static str> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -111,7 +135,8 @@ fn read_response(stream: &mut TcpStream) -> Result<bool, &'static str> {
             let length: usize =
                 field("content-length:").and_then(|n| n.parse().ok()).ok_or("other")?;
             if bytes.len() >= head_end + 4 + length {
-                return Ok(field("connection:").is_some_and(|c| c == "close"));
+                let closes = field("connection:").is_some_and(|c| c == "close");
+                return Ok((closes, bytes.split_off(head_end + 4)));
             }
         }
         match stream.read(&mut buffer) {
