@@ -140,13 +140,13 @@ pub fn is_datagram(fd: impl AsFd) -> io::Result<bool> {
     Ok(nix::sys::socket::getsockopt(&fd.as_fd(), sockopt::SockType)? == SockType::Datagram)
 }
 
-/// Returns a listener that can be waited for; it must not block.
+/// Returns a socket that can be waited for: to read or accept, or with `Interest::WRITABLE` to write. It must not block.
 ///
 /// # Errors
 /// As epoll_ctl(2).
-pub fn watch(listener: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, and its number stays the same, for as long as the AsyncFd owns it.
-    let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    let watched = unsafe { AsyncFd::register_with_interest(socket, interest) };
     watched.map_err(Into::into)
 }
 
@@ -230,13 +230,15 @@ pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// A datagram and its sender.
+/// A datagram and its sender, or a piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// How many bytes of the buffer it fills.
     pub length: usize,
     /// It was longer than the buffer.
     pub truncated: bool,
+    /// File descriptors came with it; a stream is read no further than behind them.
+    pub had_descriptors: bool,
     /// The sender's user, if the kernel told it.
     pub uid: Option<u32>,
 }
@@ -260,18 +262,20 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    Ok(Datagram { length, truncated, uid: take_control(&message) })
+    let (uid, had_descriptors) = take_control(&message);
+    Ok(Datagram { length, truncated, had_descriptors, uid })
 }
 
 /// Room for credentials and some descriptors, in words so that it is aligned.
 const CONTROL_WORDS: usize = 32;
 
-/// Closes every descriptor that came with a message, and returns the sender's user if the kernel told it.
+/// Closes every descriptor that came with a message, and returns the sender's user if the kernel told it, and whether
+/// there were descriptors.
 ///
 /// nix's own iterator gives nothing when the control buffer was too small (`MSG_CTRUNC`), though the kernel has
 /// installed what did fit: a sender could fill our table with descriptors that nobody closes.
-fn take_control(message: &libc::msghdr) -> Option<u32> {
-    let mut uid = None;
+fn take_control(message: &libc::msghdr) -> (Option<u32>, bool) {
+    let (mut uid, mut had_descriptors) = (None, false);
     // SAFETY: recvmsg(2) has filled the header, and with it the control buffer, which outlive this function.
     let mut part = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !part.is_null() {
@@ -282,6 +286,7 @@ fn take_control(message: &libc::msghdr) -> Option<u32> {
         let length = (header.cmsg_len as usize).saturating_sub(data.addr() - part.addr());
         match (header.cmsg_level, header.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                had_descriptors = true;
                 for at in 0..length / size_of::<RawFd>() {
                     let place = data.cast::<RawFd>().wrapping_add(at);
                     // SAFETY: the header's length says that a descriptor stands there.
@@ -299,7 +304,7 @@ fn take_control(message: &libc::msghdr) -> Option<u32> {
         // SAFETY: walks the same buffer.
         part = unsafe { libc::CMSG_NXTHDR(message, part) };
     }
-    uid
+    (uid, had_descriptors)
 }
 
 #[cfg(test)]
@@ -319,7 +324,7 @@ mod tests {
         let mut buffer = [0; 4];
         let datagram = receive(&ours, &mut buffer).unwrap();
         let uid = Some(nix::unistd::getuid().as_raw());
-        assert_eq!(datagram, Datagram { length: 4, truncated: true, uid });
+        assert_eq!(datagram, Datagram { length: 4, truncated: true, had_descriptors: true, uid });
         // The write end is gone: reading ends at once.
         assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
         assert_eq!(receive(&ours, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -339,7 +344,7 @@ mod tests {
         let mut buffer = [0; 16];
         let uid = Some(nix::unistd::getuid().as_raw());
         let datagram = receive(&ours, &mut buffer).unwrap();
-        assert_eq!(datagram, Datagram { length: 7, truncated: false, uid });
+        assert_eq!(datagram, Datagram { length: 7, truncated: false, had_descriptors: true, uid });
         // Nobody holds the write end any more: reading ends at once.
         assert_eq!(nix::unistd::read(&read, &mut buffer), Ok(0));
     }

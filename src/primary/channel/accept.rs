@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -71,7 +72,7 @@ fn open(shared: &Shared, at: usize) -> Option<(AsyncFd<OwnedFd>, Arc<Notify>)> {
     };
     let opened = fd.and_then(|fd| {
         socket::set_nonblocking(&fd, true)?;
-        socket::watch(fd)
+        socket::watch(fd, Interest::READABLE)
     });
     match opened {
         Ok(listener) => Some((listener, changed)),

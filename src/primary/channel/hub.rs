@@ -131,16 +131,24 @@ impl Hub {
             return Flow::Ended;
         };
         let (stream, buffer) = (&link.socket, &mut self.buffer);
-        let received = stream.try_io(Interest::READABLE, || socket::receive(stream, buffer));
-        match received {
-            Ok(datagram) if datagram.length > 0 => link.lines.push(&buffer[..datagram.length]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Flow::Wait,
+        let mut length = 0;
+        let received = stream.try_io(Interest::READABLE, |stream| {
+            let piece = socket::receive(stream, buffer)?;
+            length = piece.length;
+            // There was room for more, so there is no more now: that is not asked again.
+            let is_last = (1..buffer.len()).contains(&length) && !piece.had_descriptors;
+            if is_last { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        let flow = match received {
+            Ok(()) if length > 0 => Flow::More,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Flow::Wait,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Flow::More,
-            Ok(_) | Err(_) => {
+            Ok(()) | Err(_) => {
                 self.closed(worker);
                 return Flow::Ended;
             }
-        }
+        };
+        link.lines.push(&buffer[..length]);
         let mut lines = std::mem::replace(&mut link.lines, Lines::new(node::MAX_LINE));
         let before = link.garbage;
         while let Some(line) = lines.next_line() {
@@ -167,7 +175,7 @@ impl Hub {
                 self.outbox.push(News::Trouble { text, hint: None });
             }
         }
-        Flow::More
+        flow
     }
 
     fn note_mark(&mut self, worker: WorkerId, bytes: &[u8]) {

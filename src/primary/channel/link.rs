@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// A worker that does not read is told no more than this, and not listened to either.
@@ -83,7 +82,9 @@ pub(super) struct Link {
     pub(super) complaints: u32,
     /// It is Bun, whose lines begin with a mark.
     pub(super) is_marked: bool,
-    pub(super) socket: Arc<UnixStream>,
+    /// Watched for reading alone: it has room again after each message that the worker reads, which is a wake-up for every
+    /// connection that nobody wants.
+    pub(super) socket: Arc<AsyncFd<OwnedFd>>,
     /// Wakes the task that moves this channel: there is something to send again.
     pub(super) wake: Arc<Notify>,
     pub(super) lines: Lines,
@@ -92,7 +93,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(who: Identity, terms: Terms, socket: UnixStream) -> Self {
+    pub(super) fn new(who: Identity, terms: Terms, socket: AsyncFd<OwnedFd>) -> Self {
         Self {
             who,
             terms,
@@ -164,9 +165,9 @@ impl Link {
         while let Some(first) = self.out.front_mut() {
             let rest = &first.line.as_bytes()[first.sent..];
             let piece = &rest[..rest.len().min(PIECE)];
-            let socket = &self.socket;
+            let socket = self.socket.get_ref();
             let with = first.with.as_ref().map(|fd| fd.as_fd());
-            match socket.try_io(Interest::WRITABLE, || socket::send(socket, piece, with)) {
+            match socket::send(socket, piece, with) {
                 Ok(sent) => {
                     first.with = None;
                     first.sent += sent;

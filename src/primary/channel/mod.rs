@@ -29,15 +29,17 @@ use crate::config::Settings;
 use crate::config::values::{Balance, ReadyWhen};
 use crate::core::{Event, Slot, WorkerId};
 use crate::protocol::node;
+use crate::sys::socket;
 use hub::{Flow, Hub};
 use link::{Link, Stage};
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -113,9 +115,9 @@ impl Channels {
     /// # Errors
     /// As socketpair(2).
     pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<(OwnedFd, AbortHandle)> {
-        let (ours, theirs) = StdStream::pair()?;
+        let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let link = Link::new(who, terms, UnixStream::from_std(ours)?);
+        let link = Link::new(who, terms, socket::watch(ours.into(), Interest::READABLE)?);
         self.shared.lock().links.insert(who.worker, link);
         let task = tokio::spawn(carry(self.shared.clone(), who.worker));
         Ok((theirs.into(), task.abort_handle()))
@@ -234,7 +236,7 @@ async fn carry(shared: Shared, worker: WorkerId) {
                     break;
                 }
             }
-            _ = socket.writable(), if unsent => {}
+            () = room(&socket), if unsent => {}
             () = wake.notified() => {}
         }
     }
@@ -242,6 +244,17 @@ async fn carry(shared: Shared, worker: WorkerId) {
     tokio::time::sleep(LINGER).await;
     let event = if was_told { Event::Drained(worker) } else { Event::Leaving(worker) };
     let _ = shared.news.send(News::Event(event)).await;
+}
+
+/// Waits until a channel takes more.
+async fn room(channel: &AsyncFd<OwnedFd>) {
+    let watched =
+        channel.get_ref().try_clone().and_then(|fd| socket::watch(fd, Interest::WRITABLE));
+    match watched {
+        Ok(watched) => drop(watched.writable().await),
+        // The table of descriptors is full.
+        Err(_) => tokio::time::sleep(LINGER).await,
+    }
 }
 
 /// Tells the loop what was heard; it is waited for.
