@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
 
 pub(crate) mod control;
+pub(crate) mod node;
 pub(crate) mod primary;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +65,17 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub(crate) struct Counts(pub(crate) String);
 
 impl Counts {
+    /// How many were answered.
+    pub(crate) fn ok(&self) -> u64 {
+        self.0.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// How many failed in some way.
+    pub(crate) fn failures(&self) -> u64 {
+        let numbers = self.0.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        numbers.skip(1).sum()
+    }
+
     /// Every request was answered, and there were at least `least`.
     pub(crate) fn assert_clean(&self, least: u64) {
         let words: Vec<&str> = self.0.split_whitespace().collect();

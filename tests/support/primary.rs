@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
@@ -33,17 +34,20 @@ pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
     listener: Option<TcpListener>,
+    address: SocketAddr,
 }
 
 impl Setup {
     /// `dogwatch run ARGUMENTS`, with a TCP socket passed as `web`.
     pub(crate) fn new(arguments: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             folder: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             environment: vec![],
             wrapper: vec![],
-            listener: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+            address: listener.local_addr().unwrap(),
+            listener: Some(listener),
         }
     }
 
@@ -86,19 +90,32 @@ impl Setup {
         self
     }
 
+    /// Passes no socket: what there is to listen on, the primary opens; [`Self::port`] is free.
+    pub(crate) fn passing_nothing(mut self) -> Self {
+        self.listener = None;
+        self.address.set_port(free_port());
+        self
+    }
+
+    /// The port of the socket that is passed.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub(crate) fn start(self) -> Primary {
-        let listener = self.listener.unwrap();
-        let address = listener.local_addr().unwrap();
-        // Inheritable; the shell moves it to 3, and knows its own pid.
-        let passed = OwnedFd::from(listener.try_clone().unwrap());
-        fcntl(&passed, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let passed = self.listener.map(OwnedFd::from);
         let socket = self.folder.path().join("systemd");
         let systemd = UnixDatagram::bind(&socket).unwrap();
         systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-        let number = passed.as_raw_fd();
-        let script = format!(
-            "[ {number} = 3 ] || exec 3<&{number} {number}<&-; export LISTEN_PID=$$ WATCHDOG_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\""
-        );
+        let mut script = "export WATCHDOG_PID=$$; exec \"$@\"".to_owned();
+        if let Some(passed) = &passed {
+            // Inheritable; the shell moves it to 3, and knows its own pid.
+            fcntl(passed, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+            let number = passed.as_raw_fd();
+            script = format!(
+                "[ {number} = 3 ] || exec 3<&{number} {number}<&-; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; {script}"
+            );
+        }
         let mut command = Command::new("bash");
         command
             .args(["-c", &script, "bash"])
@@ -114,7 +131,7 @@ impl Setup {
             .stdout(Stdio::inherit())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        drop((passed, listener));
+        drop(passed);
         let (sender, lines) = channel();
         let stderr = child.stderr.take().unwrap();
         std::thread::spawn(move || {
@@ -128,7 +145,7 @@ impl Setup {
             systemd,
             lines,
             said: String::new(),
-            address,
+            address: self.address,
         }
     }
 }
@@ -225,6 +242,20 @@ impl Drop for Primary {
             // Its workers end with it: they asked for that (PR_SET_PDEATHSIG).
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// A port that nobody has, and that the kernel gives nobody who asks for any.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() * 16 % 10_000;
+    loop {
+        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(20_000 + (first + next) % 10_000).unwrap();
+        if TcpListener::bind(("::", port)).is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            return port;
         }
     }
 }

@@ -5,7 +5,7 @@ const { hello } = require('./lib/hello');
 const server = http.createServer(hello).listen(process.env.PORT);
 process.on('message', (message) => {
   if (message === 'shutdown') {
-    console.log('told to shut down');
+    console.error('told to shut down');
     server.close(() => process.exit(0));
   }
 });

@@ -5,5 +5,5 @@ const { hello } = require('./lib/hello');
 http.createServer(hello).listen(process.env.PORT);
 http
   .createServer(hello)
-  .on('error', (e) => console.log(`no second listener: ${e.code}`))
+  .on('error', (e) => console.error(`no second listener: ${e.code}`))
   .listen(process.env.WRONG_PORT);

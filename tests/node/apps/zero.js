@@ -3,5 +3,5 @@ const http = require('node:http');
 const { hello } = require('./lib/hello');
 
 const server = http.createServer(hello).listen(0, '127.0.0.1', () => {
-  console.log(`port ${server.address().port}`);
+  console.error(`port ${server.address().port}`);
 });

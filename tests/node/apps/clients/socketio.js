@@ -1,4 +1,5 @@
 // Clients from several addresses, each with its transport; each asks several times and tells who answered.
+const http = require('node:http');
 const { io } = require('socket.io-client');
 
 const [port, ...transports] = process.argv.slice(2);
@@ -7,10 +8,9 @@ const talk = (number) =>
     // Polling without kept connections: each request may reach another worker.
     const socket = io(`http://127.0.0.1:${port}`, {
       transports,
-      localAddress: `127.0.0.${number}`,
+      agent: new http.Agent({ localAddress: `127.0.0.${number}`, keepAlive: false }),
       forceNew: true,
       reconnection: false,
-      agent: false,
     });
     const fail = (e) => resolve(`${number} failed: ${e}`);
     socket.on('connect_error', fail);

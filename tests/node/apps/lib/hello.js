@@ -1,4 +1,4 @@
-// What each app here answers: who it is. `/slow?ms=N` takes its time.
+// What each app here answers: who it is. `/slow?ms=N` takes its time, and is told of in the log.
 const cluster = require('node:cluster');
 
 exports.who = () => {
@@ -9,6 +9,7 @@ exports.who = () => {
 exports.hello = (request, response) => {
   const url = new URL(request.url, 'http://localhost');
   if (url.pathname === '/slow') {
+    console.error('asked to wait');
     setTimeout(() => response.end(exports.who()), Number(url.searchParams.get('ms')));
   } else {
     response.end(exports.who());
