@@ -25,7 +25,7 @@ const e = process.env;
 const set = ["npm_lifecycle_event", "npm_lifecycle_script", "npm_package_name", "npm_package_version",
     "npm_package_config_port", "npm_package_json", "INIT_CWD", "GREETING"].map((name) => name + "=" + e[name]);
 console.error("APP " + JSON.stringify([process.argv.slice(1), process.cwd(), set]));
-if (!e.ONCE) require("http").createServer().listen(0);
+if (!e.ONCE) require("http").createServer().listen({ fd: 3 });
 "#;
 
 /// An app with this script, and a program of that name among its packages.

@@ -263,7 +263,7 @@ fn any_port_is_the_same_in_all_workers() {
         return;
     }
     for version in [18, 24] {
-        let mut primary = node::small(version, &["-n", "2"], "zero.js").start();
+        let mut primary = node::bare(version, &["-n", "2"], "zero.js").start();
         let port = |primary: &mut Primary| {
             let line = primary.says("port ");
             line.rsplit(' ').next().unwrap().parse::<u16>().unwrap()

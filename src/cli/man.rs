@@ -65,7 +65,7 @@ const WRITTEN: [(&str, &str); 8] = [
 const EXAMPLES: [(&str, &str); 7] = [
     (
         "Four workers of a server on port 8080, without systemd:",
-        "dogwatch run -l 8080 -n 4 -- node server.js",
+        "dogwatch run -l 8080 -n 4 --handoff node -- node server.js",
     ),
     (
         "Deploy: relieve all workers, one at a time, and see whether that worked:",
@@ -89,6 +89,7 @@ const EXAMPLES: [(&str, &str); 7] = [
 
 const FILE_EXAMPLE: &str = "\
 command = [\"node\", \"server.js\"]
+handoff = \"node\"
 workers = \"cpus\"
 working-directory = \"/srv/myapp/current\"
 env = { NODE_ENV = \"production\" }

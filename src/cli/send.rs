@@ -49,7 +49,8 @@ pub(super) fn send(arguments: &SendArguments, control: Option<&Path>) -> Result<
         && let Some(left) = left()
         && let Some((sent, _)) = client.receive_within::<Sent>(Some(left), "send to")?
     {
-        let Some(event) = sent.event else { continue };
+        // What workers say to each other is no answer.
+        let Some(event) = sent.event.filter(|event| !is_letter(event)) else { continue };
         if event.worker.is_some_and(|worker| silent.remove(&worker)) || event.worker.is_none() {
             print(app, &event, arguments.json)?;
         }
@@ -63,6 +64,11 @@ pub(super) fn send(arguments: &SendArguments, control: Option<&Path>) -> Result<
         workers.join(", ")
     );
     Err(Trouble::new(Code::Failed, text))
+}
+
+fn is_letter(event: &Event) -> bool {
+    let kind = event.message.as_ref().and_then(|message| message.get("type")?.as_str());
+    kind.is_some_and(|kind| kind.starts_with("dogwatch:"))
 }
 
 fn print(app: &str, event: &Event, json: bool) -> Result<(), Trouble> {

@@ -223,4 +223,7 @@ fn describe_failure(text: &mut String, failure: &Failure) {
     for line in &failure.lines {
         let _ = writeln!(text, "    {}", printable(line));
     }
+    if let Some(hint) = &failure.hint {
+        let _ = writeln!(text, "hint: {}", printable(hint));
+    }
 }

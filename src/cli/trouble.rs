@@ -86,7 +86,8 @@ impl Trouble {
                 let _ = writeln!(text, "    {}", printable(line));
             }
         }
-        if let Some(hint) = &self.hint {
+        let of_failure = self.failure.as_ref().and_then(|failure| failure.hint.as_ref());
+        if let Some(hint) = self.hint.as_ref().or(of_failure) {
             let _ = writeln!(text, "hint: {}", printable(hint));
         }
         eprint!("{text}");

@@ -86,6 +86,11 @@ impl Listeners {
     }
 }
 
+/// What to do about an address that is in use.
+pub(super) fn who_has_it() -> &'static str {
+    "'ss -ltnp' shows which program has it; an app that is still under PM2 gives it back with 'pm2 delete APP'"
+}
+
 /// Opens a socket that a program asks for over its channel, as Node's own primary would.
 ///
 /// # Errors

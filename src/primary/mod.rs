@@ -97,8 +97,8 @@ enum News {
     Garbage { worker: WorkerId, garbage: u64 },
     /// Something is wrong that the operator should know of.
     Trouble { text: String, hint: Option<String> },
-    /// A message of a worker's program, as JSON, for those who follow them.
-    Message { worker: WorkerId, text: String },
+    /// A message of a worker's program, as JSON, for those who follow them; a long one has only its length.
+    Message { worker: WorkerId, text: Option<String>, length: usize },
 }
 
 /// News wait here when the loop is busy; a worker that says more waits too.
@@ -406,7 +406,9 @@ impl Primary {
                 }
                 self.events.tell("warning", &text);
             }
-            News::Message { worker, text } => self.on_message(worker, text),
+            News::Message { worker, text, length } => {
+                self.on_message(worker, text.as_deref(), length);
+            }
         }
     }
 
@@ -458,9 +460,9 @@ impl Primary {
     }
 
     /// A worker's program has sent a message, and somebody follows them.
-    fn on_message(&mut self, worker: WorkerId, text: String) {
+    fn on_message(&mut self, worker: WorkerId, text: Option<&str>, length: usize) {
         let Some(process) = self.workers.get(&worker) else { return };
-        if !self.events.message(worker, process.slot, process.generation, &text) {
+        if !self.events.message(worker, process.slot, process.generation, text, length) {
             self.channels.follow(false);
         }
     }

@@ -42,7 +42,9 @@ impl Primary {
                 if let Some(process) = self.workers.get_mut(&worker) {
                     process.is_ready();
                 }
-                self.channels.admit(worker);
+                if !self.channels.admit(worker) {
+                    self.pending.push_back(Event::Leaving(worker));
+                }
             }
             Action::Withdraw(worker) => {
                 // Without a channel it cannot be withdrawn: the stop signal is what tells it to drain.
@@ -115,6 +117,12 @@ impl Primary {
 
     fn report(&mut self, report: &Report) {
         self.log.report(report);
+        if matches!(report, Report::Reloaded { .. }) {
+            for address in self.channels.close_unserved() {
+                let text = format!("nobody listens on '{address}' any more; it is closed");
+                self.log.say(Level::Notice, &text);
+            }
+        }
         if let Report::Failed { generation, cause: Cause::NotReady(_), .. } = report
             && self.hinted.replace(*generation) != Some(*generation)
         {
@@ -139,8 +147,9 @@ impl Primary {
         if tail.is_some_and(|tail| tail.lines().iter().any(is_taken))
             && self.hinted.replace(*generation) != Some(*generation)
         {
-            let hint = "hint: the program opens its address by itself, which is taken: by us, for it. Let it take file \
-                        descriptor 3 instead (LISTEN_FDS); for a program of Node's say handoff = \"node\"";
+            let hint = "hint: the program opens its address by itself, which is taken: by us for it, by another worker or \
+                        another program. Let it take file descriptor 3 instead (LISTEN_FDS); for a program of Node's say \
+                        handoff = \"node\"";
             self.log.say(Level::Notice, hint);
         }
     }
@@ -156,7 +165,10 @@ impl Primary {
                 return;
             };
         if matches!(report, Report::Failed { .. }) {
+            let is_late = matches!(report, Report::Failed { cause: Cause::NotReady(_), .. });
+            let when = self.launches.get(&generation).map(|launch| launch.settings.ready_when);
             let failure = Failure {
+                hint: is_late.then(|| ways_out(when).to_owned()),
                 worker: worker.0,
                 slot: slot.0,
                 generation: generation.0,

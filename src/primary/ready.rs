@@ -99,14 +99,18 @@ async fn until_accepting(pid: i32, inodes: &BTreeSet<u64>) {
 
 /// Whether the process or one of its descendants waits on a socket with one of these inodes.
 fn is_accepting(pid: i32, inodes: &BTreeSet<u64>) -> bool {
+    family_of(pid).into_iter().any(|pid| {
+        let holds = descriptors(pid, inodes);
+        holds.epoll || threads(pid).any(|thread| is_blocked_on(pid, &thread, &holds.listeners))
+    })
+}
+
+/// Returns a process and its descendants, up to a limit.
+pub(super) fn family_of(pid: i32) -> Vec<i32> {
     let mut pids = vec![pid];
     let mut at = 0;
     while at < pids.len() {
         let pid = pids[at];
-        let holds = descriptors(pid, inodes);
-        if holds.epoll || threads(pid).any(|thread| is_blocked_on(pid, &thread, &holds.listeners)) {
-            return true;
-        }
         for thread in threads(pid) {
             let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"))
                 .unwrap_or_default();
@@ -118,7 +122,7 @@ fn is_accepting(pid: i32, inodes: &BTreeSet<u64>) -> bool {
         }
         at += 1;
     }
-    false
+    pids
 }
 
 /// A process' descriptors, as far as they concern listeners.

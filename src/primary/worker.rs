@@ -185,7 +185,7 @@ pub(super) fn start(
 }
 
 /// The number of the channel in a worker: one that no shell script on the way uses for itself.
-const CHANNEL: i32 = 31;
+pub(super) const CHANNEL: i32 = 31;
 
 /// Whether a number is taken in a worker by what it is given.
 pub(super) fn is_taken(fd: i32, launch: &Launch, listeners: &Listeners) -> bool {

@@ -4,6 +4,7 @@
 //! A message whose `cmd` begins with `NODE_` is Node's own; every other document is the program's.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,8 +27,10 @@ const ONLY_V6: u64 = 1;
 /// What a worker said.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard<'a> {
-    /// A handle has reached it, or has not.
+    /// The next handle that was sent has reached it.
     HandleAck,
+    /// It has not: its table of descriptors is full.
+    HandleNack,
     /// The answer to our message `ack`; to a connection, whether it is taken.
     Answer {
         /// Our number.
@@ -150,7 +153,9 @@ struct Cluster<'a> {
 struct Envelope<'a> {
     #[serde(borrow)]
     cmd: Option<Cow<'a, str>>,
-    msg: Option<Value>,
+    // Not looked at: it may be as deep as JSON can be.
+    #[serde(borrow)]
+    msg: Option<&'a RawValue>,
 }
 
 /// Returns what a line says.
@@ -176,8 +181,9 @@ pub fn parse(line: &[u8]) -> Result<Heard<'_>, Garbage> {
         }
         Some((cmd, msg)) => match &*cmd {
             "NODE_CLUSTER" => cluster(text),
-            "NODE_HANDLE_ACK" | "NODE_HANDLE_NACK" => Ok(Heard::HandleAck),
-            "NODE_HANDLE" => Ok(Heard::WithHandle(msg.unwrap_or_default().to_string())),
+            "NODE_HANDLE_ACK" => Ok(Heard::HandleAck),
+            "NODE_HANDLE_NACK" => Ok(Heard::HandleNack),
+            "NODE_HANDLE" => Ok(Heard::WithHandle(msg.map_or("null", RawValue::get).to_owned())),
             _ => Ok(Heard::Other),
         },
     }

@@ -3,13 +3,14 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage,
-    UnixAddr, accept4, bind, connect, getpeername, getsockname, listen, sendmsg, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType,
+    SockaddrStorage, UnixAddr, accept4, bind, connect, getpeername, getsockname, listen, sendmsg,
+    setsockopt, shutdown, socket, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use tokio::io::Interest;
@@ -61,12 +62,32 @@ pub fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     if bound == Err(Errno::EADDRINUSE)
         && connect(probe.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
     {
+        // A file of another kind refuses connections too, and is somebody's.
+        if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+            return Err(Errno::EADDRINUSE.into());
+        }
         std::fs::remove_file(path)?;
         bound = bind(fd.as_raw_fd(), &address);
     }
     bound?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
     Ok(fd)
+}
+
+/// Sets the length of a listener's queue back to ours, where another process has called listen(2) on it.
+///
+/// # Errors
+/// As listen(2).
+pub fn listen_again(listener: impl AsFd) -> io::Result<()> {
+    Ok(listen(&listener.as_fd(), Backlog::new(BACKLOG)?)?)
+}
+
+/// Ends a listener for all who hold it: connections are refused from now on (`shutdown(2)`).
+///
+/// # Errors
+/// As shutdown(2).
+pub fn close_down(listener: impl AsFd) -> io::Result<()> {
+    Ok(shutdown(listener.as_fd().as_raw_fd(), Shutdown::Both)?)
 }
 
 /// Returns a stream connected to a unix socket, without waiting for a listener whose queue is full.
@@ -262,7 +283,9 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);
     let truncated = message.msg_flags & libc::MSG_TRUNC != 0;
-    let (uid, had_descriptors) = take_control(&message);
+    let (uid, closed) = take_control(&message);
+    // With a full table the kernel gives none of them, and says that something is missing.
+    let had_descriptors = closed || message.msg_flags & libc::MSG_CTRUNC != 0;
     Ok(Datagram { length, truncated, had_descriptors, uid })
 }
 
@@ -353,6 +376,10 @@ mod tests {
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(listen_unix(&path).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
         drop(listen_unix(&path).unwrap());
         let fd = listen_unix(&path).unwrap();
         assert!(is_listening(&fd).unwrap());

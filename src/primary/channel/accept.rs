@@ -25,8 +25,18 @@ enum Turn {
 
 /// Accepts at socket `at`, for as long as the primary lives.
 pub(super) async fn accept(shared: Shared, at: usize) {
-    let Some((listener, changed)) = open(&shared, at) else { return };
     let mut is_told = false;
+    let (listener, changed) = loop {
+        match open(&shared, at) {
+            Ok(opened) => break opened,
+            Err(e) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    shared.complain(cannot_accept(&e));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    };
     loop {
         match turn(&shared, at) {
             Turn::Wait(until) => tokio::select! {
@@ -65,24 +75,13 @@ fn cannot_accept(e: &io::Error) -> String {
     format!("cannot accept a connection: {e}; trying again, connections wait")
 }
 
-fn open(shared: &Shared, at: usize) -> Option<(AsyncFd<OwnedFd>, Arc<Notify>)> {
+fn open(shared: &Shared, at: usize) -> io::Result<(AsyncFd<OwnedFd>, Arc<Notify>)> {
     let (fd, changed) = {
         let hub = shared.lock();
-        (hub.sockets[at].fd.try_clone(), hub.sockets[at].changed.clone())
+        (hub.sockets[at].fd.try_clone()?, hub.sockets[at].changed.clone())
     };
-    let opened = fd.and_then(|fd| {
-        socket::set_nonblocking(&fd, true)?;
-        socket::watch(fd, Interest::READABLE)
-    });
-    match opened {
-        Ok(listener) => Some((listener, changed)),
-        Err(e) => {
-            shared.complain(format!(
-                "cannot accept connections: {e}; workers that take turns get none"
-            ));
-            None
-        }
-    }
+    socket::set_nonblocking(&fd, true)?;
+    Ok((socket::watch(fd, Interest::READABLE)?, changed))
 }
 
 fn turn(shared: &Shared, at: usize) -> Turn {

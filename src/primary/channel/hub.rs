@@ -1,16 +1,17 @@
-//! What all channels share: the sockets, who takes turns at them, and the links to the workers.
+//! What all channels share: the sockets, who takes turns at them, and the links to the workers; and what each message of a
+//! worker does.
 
-use super::super::listeners::{Listeners, open_place};
+use super::super::listeners::Listeners;
 use super::super::{News, clock};
-use super::link::{Link, Server, Stage};
-use super::place::{self, Local};
+use super::link::{Handle, Link, Stage};
+use super::place::Local;
 use super::rota::{Dealt, Rota, mix};
 use super::talk;
-use crate::config::values::{Balance, ReadyWhen};
-use crate::core::{Event, Evidence, WorkerId};
+use crate::config::values::Balance;
+use crate::core::{Event, WorkerId};
 use crate::protocol::lines::{Line, Lines};
-use crate::protocol::node::{self, Given, Heard, Place, Query};
-use crate::sys::socket;
+use crate::protocol::node::{self, Heard, Place};
+use crate::sys::socket::{self, Datagram};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -18,15 +19,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
-/// So many servers may one worker have.
-const MAX_SERVERS: usize = 256;
-/// So many sockets are opened for programs that ask for them.
-const MAX_OPENED: usize = 64;
 /// So many complaints about one worker are logged.
 const MAX_COMPLAINTS: u32 = 8;
-/// So much is read at a time.
+/// So much is read at a time, and so many lines of it are acted on before others have their turn.
 const BUFFER: usize = 64 * 1024;
+const LINES: usize = 64;
+/// As much as a socket's buffer holds is read of a worker that is gone.
+const LAST_READS: usize = 16;
 
 pub(super) type Connection = Arc<OwnedFd>;
 
@@ -34,25 +35,55 @@ pub(super) type Connection = Arc<OwnedFd>;
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) fd: Arc<OwnedFd>,
-    local: Local,
-    is_datagram: bool,
-    /// What it was opened for, if that was on a program's demand.
-    asked: Option<Place>,
+    pub(super) local: Local,
+    pub(super) is_datagram: bool,
+    /// What it was opened for, if that was on a program's demand: the place, and which one of several there.
+    pub(super) asked: Option<(Place, u32)>,
     pub(super) rota: Rota<Connection>,
     /// Wakes the task that accepts here; there is one once somebody takes turns.
     pub(super) changed: Arc<Notify>,
     pub(super) is_accepting: bool,
+    /// The task, once it has begun.
+    pub(super) task: Option<AbortHandle>,
     /// Nobody was free when the task looked.
     pub(super) is_waiting: bool,
     /// What the first server said that all are to have in common.
-    data: Option<serde_json::Value>,
+    pub(super) data: Option<serde_json::Value>,
 }
 
 impl Socket {
+    pub(super) fn new(fd: OwnedFd, asked: Option<(Place, u32)>) -> io::Result<Self> {
+        let is_datagram = socket::is_datagram(&fd)?;
+        let local = match (socket::own_address(&fd)?, socket::own_path(&fd)) {
+            (Some(address), _) if is_datagram => Local::Udp(address),
+            (Some(address), _) => Local::Tcp(address),
+            (None, Some(path)) if !is_datagram => Local::Unix(path),
+            (None, _) => Local::Other,
+        };
+        Ok(Self {
+            fd: Arc::new(fd),
+            local,
+            is_datagram,
+            asked,
+            rota: Rota::default(),
+            changed: Arc::new(Notify::new()),
+            is_accepting: false,
+            task: None,
+            is_waiting: false,
+            data: None,
+        })
+    }
+
     /// A worker takes no more turns here.
-    fn leave(&mut self, worker: WorkerId) {
+    pub(super) fn leave(&mut self, worker: WorkerId) {
         self.rota.leave(worker);
         self.changed.notify_one();
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.task.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -61,16 +92,16 @@ impl Socket {
 pub(super) struct Hub {
     pub(super) links: BTreeMap<WorkerId, Link>,
     pub(super) sockets: Vec<Socket>,
-    /// How many of the sockets are the app's listeners.
-    managed: usize,
-    /// Programs may have whatever they ask for: nobody has named a listener.
-    on_demand: bool,
+    /// How many of the sockets are the app's listeners; the others were opened because a program asked for them.
+    pub(super) managed: usize,
     /// What the loop is to hear.
     pub(super) outbox: Vec<News>,
     /// Somebody follows the programs' messages.
     pub(super) is_followed: bool,
     /// Sockets that have their first worker that takes turns, and need a task.
     pub(super) to_accept: Vec<usize>,
+    /// The last remedy that was told.
+    hinted: Option<String>,
     buffer: Vec<u8>,
 }
 
@@ -87,95 +118,97 @@ pub(super) enum Flow {
 
 impl Hub {
     pub(super) fn new(listeners: &Listeners) -> io::Result<Self> {
-        let mut hub = Self {
+        let sockets: io::Result<Vec<Socket>> = listeners
+            .all
+            .iter()
+            .map(|listener| Socket::new(listener.fd.try_clone()?, None))
+            .collect();
+        Ok(Self {
             links: BTreeMap::new(),
-            sockets: vec![],
+            sockets: sockets?,
             managed: listeners.all.len(),
-            on_demand: listeners.all.is_empty(),
             outbox: vec![],
             is_followed: false,
             to_accept: vec![],
+            hinted: None,
             buffer: vec![0; BUFFER],
-        };
-        for listener in &listeners.all {
-            hub.add(listener.fd.try_clone()?, None)?;
-        }
-        Ok(hub)
+        })
     }
 
-    fn add(&mut self, fd: OwnedFd, asked: Option<Place>) -> io::Result<usize> {
-        let is_datagram = socket::is_datagram(&fd)?;
-        let local = match (socket::own_address(&fd)?, socket::own_path(&fd)) {
-            (Some(address), _) if is_datagram => Local::Udp(address),
-            (Some(address), _) => Local::Tcp(address),
-            (None, Some(path)) if !is_datagram => Local::Unix(path),
-            (None, _) => Local::Other,
-        };
-        self.sockets.push(Socket {
-            fd: Arc::new(fd),
-            local,
-            is_datagram,
-            asked,
-            rota: Rota::default(),
-            changed: Arc::new(Notify::new()),
-            is_accepting: false,
-            is_waiting: false,
-            data: None,
-        });
-        Ok(self.sockets.len() - 1)
-    }
-
-    /// Reads a piece of what a worker says, and acts on it.
+    /// Acts on what a worker has said, and reads a piece more of it.
     pub(super) fn read(&mut self, worker: WorkerId) -> Flow {
+        if self.hear_lines(worker, LINES) {
+            return Flow::More;
+        }
         let Some(link) = self.links.get_mut(&worker) else {
             return Flow::Ended;
         };
-        let (stream, buffer) = (&link.socket, &mut self.buffer);
+        let buffer = &mut self.buffer;
         let mut length = 0;
-        let received = stream.try_io(Interest::READABLE, |stream| {
+        let received = link.socket.try_io(Interest::READABLE, |stream| {
             let piece = socket::receive(stream, buffer)?;
             length = piece.length;
             // There was room for more, so there is no more now: that is not asked again.
-            let is_last = (1..buffer.len()).contains(&length) && !piece.had_descriptors;
-            if is_last { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            if is_last(&piece, buffer) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        let flow = match received {
-            Ok(()) if length > 0 => Flow::More,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Flow::Wait,
+        match received {
+            Ok(()) if length > 0 => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && length == 0 => return Flow::Wait,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Flow::More,
             Ok(()) | Err(_) => {
                 self.closed(worker);
                 return Flow::Ended;
             }
-        };
+        }
         link.lines.push(&buffer[..length]);
+        self.hear_lines(worker, LINES);
+        Flow::More
+    }
+
+    /// A worker's process has ended: all that it said is heard.
+    pub(super) fn read_last(&mut self, worker: WorkerId) {
+        // What it had started may hold the channel, and go on talking.
+        for _ in 0..LAST_READS {
+            let Some(link) = self.links.get_mut(&worker) else { return };
+            // The kernel is asked, not what it had told before.
+            match socket::receive(link.socket.get_ref(), &mut self.buffer) {
+                Ok(piece) if piece.length > 0 => link.lines.push(&self.buffer[..piece.length]),
+                Ok(_) | Err(_) => break,
+            }
+            while self.hear_lines(worker, LINES) {}
+        }
+        while self.hear_lines(worker, LINES) {}
+        self.closed(worker);
+    }
+
+    /// Acts on the lines that are complete, so many at most; returns whether there may be more of them.
+    fn hear_lines(&mut self, worker: WorkerId, most: usize) -> bool {
+        let Some(link) = self.links.get_mut(&worker) else { return false };
         let mut lines = std::mem::replace(&mut link.lines, Lines::new(node::MAX_LINE));
-        let before = link.garbage;
-        while let Some(line) = lines.next_line() {
-            match line {
-                Line::Whole(bytes) => match node::parse(bytes) {
-                    Ok(heard) => {
-                        self.note_mark(worker, bytes);
-                        self.hear(worker, heard);
-                    }
-                    Err(node::Garbage) => self.count_garbage(worker),
-                },
-                Line::TooLong => self.count_garbage(worker),
+        let mut garbage = 0;
+        let mut count = 0;
+        while count < most
+            && let Some(line) = lines.next_line()
+        {
+            count += 1;
+            let Line::Whole(bytes) = line else {
+                garbage += 1;
+                continue;
+            };
+            match node::parse(bytes) {
+                Ok(heard) => {
+                    self.note_mark(worker, bytes);
+                    self.hear(worker, heard);
+                }
+                Err(node::Garbage) => garbage += 1,
             }
         }
         if let Some(link) = self.links.get_mut(&worker) {
             link.lines = lines;
-            let garbage = link.garbage;
-            // Said at once, then at every tenfold.
-            if garbage.checked_ilog10() > before.checked_ilog10() {
-                let lines = if garbage == 1 { "a line" } else { "lines" };
-                let text = format!(
-                    "worker {worker} sent {lines} on its channel that make no sense ({garbage} so far); ignoring them"
-                );
-                self.outbox.push(News::Trouble { text, hint: None });
-            }
         }
-        flow
+        self.count_garbage(worker, garbage);
+        count == most
     }
 
     fn note_mark(&mut self, worker: WorkerId, bytes: &[u8]) {
@@ -186,16 +219,26 @@ impl Hub {
         }
     }
 
-    fn count_garbage(&mut self, worker: WorkerId) {
-        if let Some(link) = self.links.get_mut(&worker) {
-            link.garbage += 1;
+    fn count_garbage(&mut self, worker: WorkerId, more: u64) {
+        let Some(link) = self.links.get_mut(&worker) else { return };
+        let before = link.garbage;
+        link.garbage += more;
+        let garbage = link.garbage;
+        // Said at once, then at every tenfold.
+        if garbage.checked_ilog10() > before.checked_ilog10() {
+            let text = format!(
+                "worker {worker} sent lines on its channel that make no sense ({garbage} so far); ignoring them"
+            );
+            self.outbox.push(News::Trouble { text, hint: None });
         }
     }
 
     fn hear(&mut self, worker: WorkerId, heard: Heard<'_>) {
         match heard {
             Heard::Answer { ack, accepted } => self.on_answer(worker, ack, accepted),
-            Heard::HandleAck | Heard::Other => {}
+            Heard::HandleAck => self.on_handle(worker, true),
+            Heard::HandleNack => self.on_handle(worker, false),
+            Heard::Other => {}
             Heard::Online => {
                 if let Some(link) = self.links.get_mut(&worker)
                     && link.stage == Stage::Silent
@@ -206,26 +249,15 @@ impl Hub {
             Heard::Query(query) => self.on_query(worker, &query),
             Heard::Listening(place) => self.on_listening(worker, &place),
             Heard::Close { key } => self.on_close(worker, &key),
-            Heard::Leaving { seq } => {
-                self.leave_all(worker);
-                if let Some(link) = self.links.get_mut(&worker) {
-                    let number = link.number();
-                    link.say(node::acknowledge(number, seq), None);
-                    link.stage = Stage::Leaving;
-                    self.outbox.push(News::Event(Event::Leaving(worker)));
-                }
-            }
+            Heard::Leaving { seq } => self.on_leaving(worker, seq),
             Heard::Message(text) => talk::on_message(self, worker, &text),
             Heard::WithHandle(text) => {
                 if let Some(link) = self.links.get_mut(&worker) {
                     // Else it would be sent again, and again.
-                    link.say(node::HANDLE_ACK.to_owned(), None);
+                    link.say(node::HANDLE_ACK.into(), None);
                 }
-                self.complain(
-                    worker,
-                    "sent a handle with a message, which goes nowhere; closing it",
-                    None,
-                );
+                let what = "sent a handle with a message, which goes nowhere; closing it";
+                self.complain(worker, what, None);
                 talk::on_message(self, worker, &text);
             }
         }
@@ -241,108 +273,40 @@ impl Hub {
             link.counters.refused += 1;
         }
         self.sockets[at].rota.answered(worker, ack, accepted, clock::now());
+        if !accepted {
+            // The end of the pause is to be waited for.
+            self.sockets[at].changed.notify_one();
+        }
         self.deal(at);
     }
 
-    /// A program calls `listen()`: it is given a listener of ours, or an errno.
-    fn on_query(&mut self, worker: WorkerId, query: &Query) {
-        let servers = self.links.get(&worker).map_or(0, |link| link.servers.len());
-        let answer = match &query.place {
-            _ if servers >= MAX_SERVERS => {
-                Err(Refused::new(libc::EMFILE, &format!("it has {MAX_SERVERS} servers already")))
-            }
-            Some(place) => self.socket_for(place, query),
-            None => Err(Refused::new(libc::EINVAL, "the question makes no sense")),
-        };
+    /// The next descriptor of those that were sent has reached a worker, or has not, for its table is full.
+    fn on_handle(&mut self, worker: WorkerId, has_come: bool) {
         let Some(link) = self.links.get_mut(&worker) else { return };
-        let number = link.number();
-        let at = match answer {
-            Ok(at) => at,
-            Err(refused) => {
-                link.say(node::refuse(number, query.seq, refused.errno), None);
-                let place = query.place.as_ref().map_or("somewhere".to_owned(), Place::to_string);
-                let text = format!(
-                    "cannot give worker {worker} a listener on '{place}': {}; it is told so",
-                    refused.why
+        match link.handles.pop_front() {
+            Some(Handle::Connection(number)) if !has_come => {
+                self.complain(
+                    worker,
+                    "has no room for another file descriptor; its connections go to others",
+                    None,
                 );
-                return self.tell_trouble(worker, text, refused.hint);
+                self.on_answer(worker, number, false);
             }
-        };
-        let socket = &mut self.sockets[at];
-        let key = format!("{at}:{}", query.seq);
-        // TLS sessions begun with one worker are resumed with another, now and after reloads.
-        let data = match &query.data {
-            Some(own) if node::is_ticket_keys(own) => {
-                Some(&*socket.data.get_or_insert_with(|| own.clone()))
+            Some(Handle::Listener { query, .. }) if !has_come => {
+                let number = link.number();
+                link.say(node::refuse(number, query, libc::EMFILE).into(), None);
             }
-            own => own.as_ref(),
-        };
-        let is_dealt = !socket.is_datagram && link.terms.balance != Balance::Shared;
-        let (given, with) = match (&socket.local, is_dealt) {
-            (Local::Tcp(address), true) => (Given::Connections(Some(*address)), None),
-            (_, true) => (Given::Connections(None), None),
-            (_, false) if socket.is_datagram => (Given::Datagram, Some(socket.fd.clone())),
-            (_, false) => (Given::Stream, Some(socket.fd.clone())),
-        };
-        if let Some(fd) = &with {
-            // Node does not set it, and hangs in accept without.
-            let _ = socket::set_nonblocking(fd, true);
+            Some(Handle::Connection(_) | Handle::Listener { .. }) | None => {}
         }
-        link.say(node::give(number, query.seq, &key, data, given), with);
-        let Some(place) = query.place.clone() else { return };
-        link.servers.push(Server { key, socket: at, place, is_dealt, is_listening: false });
     }
 
-    fn socket_for(&mut self, place: &Place, query: &Query) -> Result<usize, Refused> {
-        if query.index > 0 {
-            return Err(Refused::new(libc::EADDRINUSE, "another server of the same worker has it"));
-        }
-        let any_port = matches!(place, Place::Tcp { port: 0, .. } | Place::Udp { port: 0, .. });
-        let is_fd = matches!(place, Place::Fd(_));
-        let known = if is_fd { &self.sockets[..self.managed] } else { &self.sockets[..] };
-        let known: Vec<Local> = known.iter().map(|socket| socket.local.clone()).collect();
-        let is_asked = |socket: &Socket| socket.asked.as_ref() == Some(place);
-        let found = place::find(&known, place).or_else(|| self.sockets.iter().position(is_asked));
-        if let Some(at) = found {
-            return Ok(at);
-        }
-        if is_fd {
-            let text = format!(
-                "it means the sockets that are passed, of which there are {}",
-                self.managed
-            );
-            return Err(Refused::new(libc::EBADF, &text));
-        }
-        if !any_port && !self.on_demand {
-            return Err(Refused::unknown(place));
-        }
-        if self.sockets.len() - self.managed >= MAX_OPENED {
-            return Err(Refused::new(libc::EMFILE, &format!("{MAX_OPENED} were opened already")));
-        }
-        let asked = Some(place.clone());
-        let opened = open_place(place, query.only_v6).and_then(|fd| self.add(fd, asked));
-        opened.map_err(|e| Refused::new(e.raw_os_error().unwrap_or(libc::EINVAL), &e.to_string()))
-    }
-
-    fn on_listening(&mut self, worker: WorkerId, place: &Place) {
-        let Some(link) = self.links.get_mut(&worker) else { return };
-        let asked = |s: &&mut Server| !s.is_listening && place.answers(&s.place);
-        let Some(server) = link.servers.iter_mut().find(asked) else { return };
-        server.is_listening = true;
-        let at = server.socket;
-        if matches!(link.terms.ready, ReadyWhen::Listening | ReadyWhen::Auto) {
-            let event = Event::Ready { worker, evidence: Evidence::Listening };
-            self.outbox.push(News::Event(event));
-        }
-        self.join(worker, at);
-    }
-
-    fn on_close(&mut self, worker: WorkerId, key: &str) {
-        let Some(link) = self.links.get_mut(&worker) else { return };
-        let Some(at) = link.servers.iter().position(|server| server.key == key) else { return };
-        let server = link.servers.remove(at);
-        if link.serves(server.socket).is_none() {
-            self.sockets[server.socket].leave(worker);
+    fn on_leaving(&mut self, worker: WorkerId, seq: u64) {
+        self.leave_all(worker);
+        if let Some(link) = self.links.get_mut(&worker) {
+            let number = link.number();
+            link.say(node::acknowledge(number, seq).into(), None);
+            link.stage = Stage::Leaving;
+            self.outbox.push(News::Event(Event::Leaving(worker)));
         }
     }
 
@@ -353,8 +317,8 @@ impl Hub {
             return;
         }
         let socket = &mut self.sockets[at];
-        socket.rota.sticky = link.terms.balance == Balance::RoundRobin { sticky: true };
-        socket.rota.join(worker, link.slot());
+        let sticky = link.terms.balance == Balance::RoundRobin { sticky: true };
+        socket.rota.join(worker, link.slot(), sticky);
         if !std::mem::replace(&mut socket.is_accepting, true) {
             self.to_accept.push(at);
         }
@@ -365,10 +329,11 @@ impl Hub {
     /// goes on accepting until it is told to disconnect.
     pub(super) fn only_dealt(&self, worker: WorkerId) -> Vec<Local> {
         let servers = self.links.get(&worker).map_or(&[][..], |link| &link.servers);
-        let mut sockets: Vec<usize> = servers.iter().map(|server| server.socket).collect();
+        let streams = servers.iter().filter(|server| !self.sockets[server.socket].is_datagram);
+        let mut sockets: Vec<usize> = streams.clone().map(|server| server.socket).collect();
+        sockets.sort_unstable();
         sockets.dedup();
-        if servers.iter().any(|server| !server.is_dealt && !self.sockets[server.socket].is_datagram)
-        {
+        if streams.clone().any(|server| !server.is_dealt) {
             return vec![];
         }
         sockets.into_iter().map(|at| self.sockets[at].local.clone()).collect()
@@ -387,6 +352,7 @@ impl Hub {
             link.stage = Stage::Closed;
             link.servers.clear();
             link.given.clear();
+            link.handles.clear();
             link.discard();
         }
         for at in 0..self.sockets.len() {
@@ -406,12 +372,14 @@ impl Hub {
                 let key = link.serves(at)?.key.clone();
                 Some((link, key))
             }) else {
-                rota.remove(worker);
+                debug_assert!(false, "worker {worker} takes turns and serves nothing");
+                rota.leave(worker);
                 continue;
             };
             let number = link.number();
             link.given.push_back((number, at));
-            link.say(node::connection(number, &key), Some(connection));
+            link.handles.push_back(Handle::Connection(number));
+            link.say(node::connection(number, &key).into(), Some(connection));
             rota.give(worker, number);
         }
         if std::mem::take(is_waiting) {
@@ -422,7 +390,7 @@ impl Hub {
     /// Takes a connection that was accepted at a socket.
     pub(super) fn take(&mut self, at: usize, connection: OwnedFd) {
         let rota = &mut self.sockets[at].rota;
-        let client = rota.sticky.then(|| socket::peer_address(&connection)).flatten();
+        let client = rota.is_sticky().then(|| socket::peer_address(&connection)).flatten();
         let client = client.map(|address| client_number(address.ip()));
         rota.take(Dealt { connection: Arc::new(connection), client });
         self.deal(at);
@@ -433,9 +401,14 @@ impl Hub {
         self.tell_trouble(worker, format!("worker {worker} {what}"), hint);
     }
 
-    fn tell_trouble(&mut self, worker: WorkerId, text: String, hint: Option<String>) {
+    pub(super) fn tell_trouble(&mut self, worker: WorkerId, text: String, hint: Option<String>) {
         let Some(link) = self.links.get_mut(&worker) else { return };
         link.complaints += 1;
+        // The same remedy is not said for every worker.
+        let hint = hint.filter(|hint| self.hinted.as_ref() != Some(hint));
+        if hint.is_some() {
+            self.hinted.clone_from(&hint);
+        }
         match link.complaints {
             ..MAX_COMPLAINTS => self.outbox.push(News::Trouble { text, hint }),
             MAX_COMPLAINTS => {
@@ -448,7 +421,8 @@ impl Hub {
 
     /// The addresses of the sockets that were opened on demand.
     pub(super) fn opened(&self) -> impl Iterator<Item = String> {
-        self.sockets[self.managed..].iter().map(|socket| socket::local_address(&socket.fd))
+        let opened = self.sockets[self.managed..].iter().filter(|socket| socket.asked.is_some());
+        opened.map(|socket| socket::local_address(&socket.fd))
     }
 
     /// Removes the files of the unix sockets that were opened on demand.
@@ -461,35 +435,9 @@ impl Hub {
     }
 }
 
-/// Why a program is not given a listener.
-struct Refused {
-    errno: i32,
-    why: String,
-    hint: Option<String>,
-}
-
-impl Refused {
-    fn new(errno: i32, why: &str) -> Self {
-        Self { errno, why: why.to_owned(), hint: None }
-    }
-
-    fn unknown(place: &Place) -> Self {
-        let hint = match place {
-            Place::Tcp { port, .. } => format!(
-                "let it listen where the app does (PORT=… if it reads that), or add \"{port}\" to listen, or ListenStream={port} to the socket unit"
-            ),
-            Place::Udp { port, .. } => {
-                format!("add \"udp:{port}\" to listen, or ListenDatagram={port} to the socket unit")
-            }
-            Place::Path(_) | Place::Fd(_) => format!(
-                "add \"unix:{place}\" to listen, or ListenStream={place} to the socket unit"
-            ),
-        };
-        Self {
-            hint: Some(hint),
-            ..Self::new(libc::EADDRNOTAVAIL, "it is none of the app's listeners")
-        }
-    }
+/// Whether a piece that was read was the last for now: a stream is read no further than behind descriptors.
+fn is_last(piece: &Datagram, buffer: &[u8]) -> bool {
+    (1..buffer.len()).contains(&piece.length) && !piece.had_descriptors
 }
 
 /// A client by its address; an IPv4 client is the same on an IPv6 socket.

@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 /// What a worker is told, with the descriptor that goes with it.
 #[derive(Debug)]
 struct Outgoing {
-    line: String,
+    line: Arc<str>,
     sent: usize,
     with: Option<Arc<OwnedFd>>,
 }
@@ -36,6 +36,15 @@ pub(super) struct Server {
     /// It gets connections and not the socket.
     pub(super) is_dealt: bool,
     pub(super) is_listening: bool,
+}
+
+/// A descriptor that was sent, whose arrival is not known yet: it is told in the order of the lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Handle {
+    /// A connection, by the number of its message.
+    Connection(u64),
+    /// A listening socket, by the number of the query.
+    Listener { query: u64 },
 }
 
 /// How far the channel is.
@@ -72,14 +81,21 @@ pub(super) struct Link {
     pub(super) who: Identity,
     pub(super) terms: Terms,
     pub(super) stage: Stage,
+    /// That of the worker's end.
+    pub(super) inode: u64,
     pub(super) admitted: bool,
+    /// We have told it to leave.
+    pub(super) is_withdrawn: bool,
     pub(super) servers: Vec<Server>,
     /// Which message brought a connection of which socket.
     pub(super) given: VecDeque<(u64, usize)>,
+    pub(super) handles: VecDeque<Handle>,
     pub(super) counters: Counters,
     pub(super) garbage: u64,
     /// Complaints that were logged.
     pub(super) complaints: u32,
+    /// The system could not send just now, though there is room.
+    pub(super) is_stuck: bool,
     /// It is Bun, whose lines begin with a mark.
     pub(super) is_marked: bool,
     /// Watched for reading alone: it has room again after each message that the worker reads, which is a wake-up for every
@@ -93,14 +109,18 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(who: Identity, terms: Terms, socket: AsyncFd<OwnedFd>) -> Self {
+    pub(super) fn new(who: Identity, terms: Terms, socket: AsyncFd<OwnedFd>, inode: u64) -> Self {
         Self {
             who,
             terms,
             stage: Stage::Silent,
+            inode,
             admitted: false,
+            is_withdrawn: false,
             servers: vec![],
             given: VecDeque::new(),
+            handles: VecDeque::new(),
+            is_stuck: false,
             counters: Counters::default(),
             garbage: 0,
             complaints: 0,
@@ -129,12 +149,15 @@ impl Link {
     }
 
     /// Says something of the channel's own, as soon as the worker reads.
-    pub(super) fn say(&mut self, line: String, with: Option<Arc<OwnedFd>>) {
+    pub(super) fn say(&mut self, line: Arc<str>, with: Option<Arc<OwnedFd>>) {
+        let mark = char::from(node::BUNS_MARK);
+        self.queue(if self.is_marked { format!("{mark}{line}").into() } else { line }, with);
+    }
+
+    fn queue(&mut self, line: Arc<str>, with: Option<Arc<OwnedFd>>) {
         if self.stage == Stage::Closed {
             return;
         }
-        let line =
-            if self.is_marked { format!("{}{line}", char::from(node::BUNS_MARK)) } else { line };
         let was_empty = self.out.is_empty();
         self.counters.unread += line.len();
         self.out.push_back(Outgoing { line, sent: 0, with });
@@ -146,22 +169,21 @@ impl Link {
         }
     }
 
-    /// Sends the program a message, given as JSON; returns whether there was room.
-    pub(super) fn tell(&mut self, message: &str) -> bool {
-        if self.counters.unread > 0 && self.counters.unread + message.len() > MAX_UNREAD {
+    /// Sends the program a message, given as a line of JSON; returns whether there was room.
+    pub(super) fn tell(&mut self, line: Arc<str>) -> bool {
+        if self.counters.unread > 0 && self.counters.unread + line.len() > MAX_UNREAD {
             self.counters.dropped += 1;
             return false;
         }
         self.counters.told += 1;
         // The program's messages have no mark.
-        let is_marked = std::mem::take(&mut self.is_marked);
-        self.say(format!("{message}\n"), None);
-        self.is_marked = is_marked;
+        self.queue(line, None);
         true
     }
 
     /// Sends what the worker has room for.
     pub(super) fn flush(&mut self) {
+        self.is_stuck = false;
         while let Some(first) = self.out.front_mut() {
             let rest = &first.line.as_bytes()[first.sent..];
             let piece = &rest[..rest.len().min(PIECE)];
@@ -177,8 +199,12 @@ impl Link {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // Nobody reads any more; that it is closed is heard when it is read.
-                Err(_) => return self.discard(),
+                // That it is closed is heard when it is read.
+                Err(e) if is_nobody(&e) => return self.discard(),
+                Err(_) => {
+                    self.is_stuck = true;
+                    return;
+                }
             }
         }
     }
@@ -201,4 +227,10 @@ impl Link {
     pub(super) fn serves(&self, socket: usize) -> Option<&Server> {
         self.servers.iter().find(|s| s.socket == socket && s.is_dealt && s.is_listening)
     }
+}
+
+/// Nobody reads any more.
+fn is_nobody(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(e.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }

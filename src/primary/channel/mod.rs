@@ -8,6 +8,7 @@
 //! | `place` | which listener `listen()` means (pure) |
 //! | `link` | one worker's end of the channel |
 //! | `hub` | what all have in common, and what each message does |
+//! | `servers` | `listen()`: a socket is asked for and given |
 //! | `quiet` | when a withdrawn worker may be told to disconnect |
 //! | `talk` | the programs' own messages |
 //! | `accept` | the task that accepts for those who take turns |
@@ -18,6 +19,7 @@ mod link;
 mod place;
 mod quiet;
 mod rota;
+mod servers;
 mod talk;
 
 pub(super) use link::Counters;
@@ -46,9 +48,6 @@ use tokio::task::AbortHandle;
 /// A worker that has closed its channel ends by itself, most of the time at once; it is not hurried before this.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// As much as a socket's buffer holds is read of a worker that is gone.
-const MAX_LAST_READS: usize = 16;
-
 /// What a worker's settings say about its channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -68,15 +67,37 @@ impl Shared {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Starts the tasks of sockets that somebody takes turns at now.
+    fn begin_to_accept(&self, hub: &mut Hub) {
+        for at in std::mem::take(&mut hub.to_accept) {
+            let task = tokio::spawn(accept::accept(self.clone(), at));
+            hub.sockets[at].task = Some(task.abort_handle());
+        }
+    }
+
     /// Tells a worker to close its servers, and the channel when it has done all that it was asked; before that its
     /// settings' message, where there is one.
     fn disconnect(&self, worker: WorkerId, message: Option<String>) {
         if let Some(link) = self.lock().links.get_mut(&worker) {
             if let Some(message) = message {
-                link.tell(&serde_json::Value::from(message).to_string());
+                link.tell(format!("{}\n", serde_json::Value::from(message)).into());
             }
             let number = link.number();
-            link.say(node::disconnect(number), None);
+            link.say(node::disconnect(number).into(), None);
+        }
+    }
+
+    /// Tells the loop what was heard; it is waited for.
+    async fn tell_loop(&self) {
+        let news = {
+            let mut hub = self.lock();
+            self.begin_to_accept(&mut hub);
+            std::mem::take(&mut hub.outbox)
+        };
+        for news in news {
+            if self.news.send(news).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -93,10 +114,12 @@ pub(super) struct Channels {
 }
 
 /// How many workers got a message, and how many had no room for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Sent {
     pub(super) to: Vec<WorkerId>,
     pub(super) full: Vec<WorkerId>,
+    /// What the loop is to hear.
+    pub(super) news: Vec<News>,
 }
 
 impl Channels {
@@ -117,28 +140,24 @@ impl Channels {
     pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<(OwnedFd, AbortHandle)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let link = Link::new(who, terms, socket::watch(ours.into(), Interest::READABLE)?);
+        let inode = socket::inode(&theirs)?;
+        let link = Link::new(who, terms, socket::watch(ours.into(), Interest::READABLE)?, inode);
         self.shared.lock().links.insert(who.worker, link);
         let task = tokio::spawn(carry(self.shared.clone(), who.worker));
         Ok((theirs.into(), task.abort_handle()))
     }
 
-    /// A worker is given new connections.
-    pub(super) fn admit(&self, worker: WorkerId) {
+    /// A worker is given new connections. Returns whether it may have them: not if it has left already.
+    pub(super) fn admit(&self, worker: WorkerId) -> bool {
         let mut hub = self.shared.lock();
-        if let Some(link) = hub.links.get_mut(&worker) {
-            link.admitted = true;
-        }
+        let Some(link) = hub.links.get_mut(&worker) else { return true };
+        link.admitted = true;
+        let has_left = matches!(link.stage, Stage::Leaving | Stage::Closed);
         for at in 0..hub.sockets.len() {
             hub.join(worker, at);
         }
-        self.begin_to_accept(&mut hub);
-    }
-
-    fn begin_to_accept(&self, hub: &mut Hub) {
-        for at in hub.to_accept.drain(..) {
-            drop(tokio::spawn(accept::accept(self.shared.clone(), at)));
-        }
+        self.shared.begin_to_accept(&mut hub);
+        !has_left
     }
 
     /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
@@ -149,20 +168,30 @@ impl Channels {
             return false;
         };
         link.admitted = false;
+        link.is_withdrawn = true;
         if !link.is_open() {
             return link.stage == Stage::Leaving;
         }
         link.stage = Stage::Leaving;
+        let link_inode = link.inode;
         let sockets = hub.only_dealt(worker);
         drop(hub);
         let (shared, message) = (self.shared.clone(), settings.stop_message.clone());
+        let (pid, inode) = (pid.as_raw(), link_inode);
         // Half of its time is left for what is busy then.
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
             if !sockets.is_empty() {
-                quiet::wait(pid.as_raw(), sockets, most).await;
+                quiet::wait(pid, sockets, most).await;
             }
+            let holds = quiet::holds_channel(pid, inode);
             shared.disconnect(worker, message);
+            // Node does not close it at exec: what the worker has started may hold it, and no end is heard.
+            if holds {
+                quiet::until_let_go(pid, inode).await;
+                tokio::time::sleep(LINGER).await;
+                let _ = shared.news.send(News::Event(Event::Drained(worker))).await;
+            }
         }));
         true
     }
@@ -171,13 +200,7 @@ impl Channels {
     /// the loop has not heard yet.
     pub(super) fn forget(&self, worker: WorkerId) -> Vec<News> {
         let mut hub = self.shared.lock();
-        // What it had started may hold the channel, and go on talking.
-        for _ in 0..MAX_LAST_READS {
-            if hub.read(worker) != Flow::More {
-                break;
-            }
-        }
-        hub.closed(worker);
+        hub.read_last(worker);
         hub.links.remove(&worker);
         std::mem::take(&mut hub.outbox)
     }
@@ -186,10 +209,12 @@ impl Channels {
     pub(super) fn send(&self, slot: Option<Slot>, message: &str) -> Sent {
         let mut hub = self.shared.lock();
         let mut sent = Sent::default();
+        let line: Arc<str> = format!("{message}\n").into();
         for worker in talk::serving(&hub, slot) {
-            let fits = talk::tell(&mut hub, worker, message);
+            let fits = talk::tell(&mut hub, worker, &line);
             if fits { &mut sent.to } else { &mut sent.full }.push(worker);
         }
+        sent.news = std::mem::take(&mut hub.outbox);
         sent
     }
 
@@ -208,6 +233,12 @@ impl Channels {
         self.shared.lock().opened().collect()
     }
 
+    /// Every slot is served by a new generation: closes what was opened on demand and nobody serves any more. Returns the
+    /// addresses.
+    pub(super) fn close_unserved(&self) -> Vec<String> {
+        self.shared.lock().close_unserved()
+    }
+
     /// Removes the files of the unix sockets that were opened because a program asked for them.
     pub(super) fn remove_own_files(&self) {
         self.shared.lock().remove_own_files();
@@ -221,54 +252,44 @@ async fn carry(shared: Shared, worker: WorkerId) {
     else {
         return;
     };
-    loop {
-        let (unsent, heard) = {
+    let mut flow = Flow::More;
+    while flow != Flow::Ended {
+        let (unsent, stuck, heard) = {
             let mut hub = shared.lock();
             let Some(link) = hub.links.get_mut(&worker) else { return };
             link.flush();
-            (link.has_unsent(), link.is_heard())
+            (link.has_unsent(), link.is_stuck, link.is_heard())
         };
-        tokio::select! {
-            _ = socket.readable(), if heard => {
-                let flow = shared.lock().read(worker);
-                tell_loop(&shared).await;
-                if flow == Flow::Ended {
-                    break;
-                }
+        if flow == Flow::Wait || !heard {
+            tokio::select! {
+                _ = socket.readable(), if heard => {}
+                () = room(&socket, stuck), if unsent => {}
+                () = wake.notified() => {}
             }
-            () = room(&socket), if unsent => {}
-            () = wake.notified() => {}
+        }
+        if heard {
+            flow = shared.lock().read(worker);
+            shared.tell_loop().await;
+            // One that never stops talking is no reason for the others to wait.
+            tokio::task::yield_now().await;
         }
     }
-    let was_told = shared.lock().links.get(&worker).is_some_and(|link| !link.admitted);
+    let is_withdrawn = shared.lock().links.get(&worker).is_some_and(|link| link.is_withdrawn);
     tokio::time::sleep(LINGER).await;
-    let event = if was_told { Event::Drained(worker) } else { Event::Leaving(worker) };
+    let event = if is_withdrawn { Event::Drained(worker) } else { Event::Leaving(worker) };
     let _ = shared.news.send(News::Event(event)).await;
 }
 
 /// Waits until a channel takes more.
-async fn room(channel: &AsyncFd<OwnedFd>) {
+async fn room(channel: &AsyncFd<OwnedFd>, is_stuck: bool) {
+    if is_stuck {
+        return tokio::time::sleep(LINGER).await;
+    }
     let watched =
         channel.get_ref().try_clone().and_then(|fd| socket::watch(fd, Interest::WRITABLE));
     match watched {
         Ok(watched) => drop(watched.writable().await),
         // The table of descriptors is full.
         Err(_) => tokio::time::sleep(LINGER).await,
-    }
-}
-
-/// Tells the loop what was heard; it is waited for.
-async fn tell_loop(shared: &Shared) {
-    let (news, to_accept) = {
-        let mut hub = shared.lock();
-        (std::mem::take(&mut hub.outbox), std::mem::take(&mut hub.to_accept))
-    };
-    for at in to_accept {
-        drop(tokio::spawn(accept::accept(shared.clone(), at)));
-    }
-    for news in news {
-        if shared.news.send(news).await.is_err() {
-            return;
-        }
     }
 }

@@ -2,6 +2,8 @@
 //! on its way on such a connection is lost with it. So a worker that gets no more connections goes on serving those that
 //! it has, until they have gone or are quiet.
 
+use super::super::ready::family_of;
+use super::super::worker::CHANNEL;
 use super::place::Local;
 use crate::protocol::diag::{Connection, Family, read, request};
 use crate::protocol::procfs;
@@ -14,8 +16,8 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// And no more often than its connections are so many times this.
-const EACH: Duration = Duration::from_micros(50);
+/// And less often where there are many connections at these ports: each look takes the kernel through all of them.
+const EACH: Duration = Duration::from_micros(200);
 
 /// Waits until all connections of a process at these sockets are quiet, or have gone; no longer than `most`.
 pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
@@ -23,40 +25,66 @@ pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
         let mut pause = LOOK;
         loop {
             tokio::time::sleep(pause).await;
-            match connections(pid, &sockets) {
-                Some(connections) if connections.iter().all(|c| c.quiet >= QUIET) => return,
-                // Looking at very many takes time that others wait for.
-                Some(connections) => {
-                    let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
-                    pause = LOOK.max(EACH * count);
-                }
-                // Nothing is known of them: some time to speak is all that can be given.
-                None => return tokio::time::sleep(QUIET).await,
+            match look(pid, &sockets) {
+                Some(look) if look.own.iter().all(|c| c.quiet >= QUIET) => break,
+                Some(look) => pause = LOOK.max(EACH * u32::try_from(look.all).unwrap_or(u32::MAX)),
+                // Nothing is known: some time to speak is all that can be given.
+                None => break tokio::time::sleep(QUIET).await,
             }
+        }
+        // Of connections on unix sockets the kernel does not tell how quiet they are.
+        if sockets.iter().any(|local| !matches!(local, Local::Tcp(_))) {
+            tokio::time::sleep(QUIET).await;
         }
     };
     let _ = tokio::time::timeout(most, quiet).await;
 }
 
-/// Returns the TCP connections that a process has at these sockets; `None` if that cannot be known.
-fn connections(pid: i32, sockets: &[Local]) -> Option<Vec<Connection>> {
+/// Whether a process holds the worker's end of a channel, which is the socket of this inode.
+pub(super) fn holds_channel(pid: i32, inode: u64) -> bool {
+    let link = std::fs::read_link(format!("/proc/{pid}/fd/{CHANNEL}"));
+    link.is_ok_and(|link| procfs::socket_inode(&link.to_string_lossy()) == Some(inode))
+}
+
+/// Waits until a process has let go of its end of the channel.
+pub(super) async fn until_let_go(pid: i32, inode: u64) {
+    while holds_channel(pid, inode) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The TCP connections at some sockets.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    /// Those of one worker.
+    own: Vec<Connection>,
+    /// How many there are in all.
+    all: usize,
+}
+
+/// Looks at the connections that a process and what it has started have at these sockets; `None` if it cannot be known.
+fn look(pid: i32, sockets: &[Local]) -> Option<Look> {
     let mut found = vec![];
     for local in sockets {
-        let Local::Tcp(address) = local else { return None };
+        let Local::Tcp(address) = local else { continue };
         let family = if address.is_ipv6() { Family::V6 } else { Family::V4 };
         diag::ask(&request(family, address.port()), |piece| read(piece, &mut found)).ok()?;
     }
-    if found.is_empty() {
-        return Some(found);
-    }
-    let mut inodes = BTreeSet::new();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
-        if let Ok(link) = std::fs::read_link(entry.path()) {
-            inodes.extend(procfs::socket_inode(&link.to_string_lossy()));
+    let all = found.len();
+    if all > 0 {
+        let mut inodes = BTreeSet::new();
+        for pid in family_of(pid) {
+            for entry in
+                std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten()
+            {
+                if let Ok(link) = std::fs::read_link(entry.path()) {
+                    inodes.extend(procfs::socket_inode(&link.to_string_lossy()));
+                }
+            }
         }
+        found.retain(|connection| inodes.contains(&connection.inode));
     }
-    found.retain(|connection| inodes.contains(&connection.inode));
-    Some(found)
+    Some(Look { own: found, all })
 }
 
 #[cfg(test)]
@@ -71,16 +99,15 @@ mod tests {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let local = [Local::Tcp(listener.local_addr().unwrap())];
             let pid = i32::try_from(std::process::id()).unwrap();
-            assert_eq!(connections(pid, &local), Some(vec![]));
+            assert_eq!(look(pid, &local).map(|look| look.own), Some(vec![]));
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             // Not accepted yet: nobody's.
-            assert_eq!(connections(pid, &local), Some(vec![]));
+            assert_eq!(look(pid, &local).map(|look| look.own), Some(vec![]));
             let (_server, _) = listener.accept().unwrap();
             client.write_all(b"x").unwrap();
-            let found = connections(pid, &local).unwrap();
+            let found = look(pid, &local).unwrap().own;
             assert_eq!(found.len(), 1);
             assert!(found[0].quiet < Duration::from_secs(30));
         }
-        assert_eq!(connections(1, &[Local::Other]), None);
     }
 }

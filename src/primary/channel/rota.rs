@@ -26,6 +26,8 @@ pub(super) struct Dealt<C> {
 #[derive(Debug)]
 struct Member<C> {
     slot: Slot,
+    /// Its settings want sticky clients.
+    sticky: bool,
     /// It gets new connections.
     open: bool,
     /// What it was given and has not taken, by the number of the message.
@@ -43,25 +45,20 @@ pub(super) struct Rota<C> {
     turns: VecDeque<WorkerId>,
     /// What nobody has yet.
     waiting: VecDeque<Dealt<C>>,
-    pub(super) sticky: bool,
 }
 
 impl<C> Default for Rota<C> {
     fn default() -> Self {
-        Self {
-            members: BTreeMap::new(),
-            turns: VecDeque::new(),
-            waiting: VecDeque::new(),
-            sticky: false,
-        }
+        Self { members: BTreeMap::new(), turns: VecDeque::new(), waiting: VecDeque::new() }
     }
 }
 
 impl<C> Rota<C> {
     /// From now on a worker takes its turns.
-    pub(super) fn join(&mut self, worker: WorkerId, slot: Slot) {
+    pub(super) fn join(&mut self, worker: WorkerId, slot: Slot, sticky: bool) {
         let member = self.members.entry(worker).or_insert_with(|| Member {
             slot,
+            sticky,
             open: false,
             given: VecDeque::new(),
             refusals: 0,
@@ -120,6 +117,12 @@ impl<C> Rota<C> {
         self.waiting.push_back(dealt);
     }
 
+    /// Whether the clients' addresses are needed: the newest of those who take turns has the newest settings.
+    pub(super) fn is_sticky(&self) -> bool {
+        let newest = self.turns.iter().max().and_then(|worker| self.members.get(worker));
+        newest.is_some_and(|member| member.sticky)
+    }
+
     /// Whether a connection waits to be dealt.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
@@ -138,7 +141,7 @@ impl<C> Rota<C> {
     /// Returns whose turn it is and what they get; [`Self::give`] it to them.
     pub(super) fn deal(&self, now: Time) -> Option<(WorkerId, &Dealt<C>)> {
         let dealt = self.waiting.front()?;
-        let worker = match dealt.client.filter(|_| self.sticky) {
+        let worker = match dealt.client.filter(|_| self.is_sticky()) {
             Some(client) => self.of_client(client, now)?,
             None => *self.turns.iter().find(|worker| self.is_free(**worker, now))?,
         };
@@ -151,13 +154,14 @@ impl<C> Rota<C> {
             && let Some(dealt) = self.waiting.pop_front()
         {
             member.given.push_back((number, dealt));
+            member.paused_until = None;
             self.turns.retain(|other| *other != worker);
             self.turns.push_back(worker);
         }
     }
 
     fn is_free(&self, worker: WorkerId, now: Time) -> bool {
-        let depth = if self.sticky { STICKY_DEPTH } else { 1 };
+        let depth = if self.is_sticky() { STICKY_DEPTH } else { 1 };
         self.members.get(&worker).is_some_and(|member| {
             let is_paused = member.paused_until.is_some_and(|until| until > now);
             member.open && !is_paused && member.given.len() < depth
@@ -190,9 +194,17 @@ mod tests {
 
     /// A rota with these workers, each in the slot of its number.
     fn rota(workers: std::ops::RangeInclusive<u64>) -> Rota<u32> {
+        with(workers, false)
+    }
+
+    fn sticky(workers: std::ops::RangeInclusive<u64>) -> Rota<u32> {
+        with(workers, true)
+    }
+
+    fn with(workers: std::ops::RangeInclusive<u64>, sticky: bool) -> Rota<u32> {
         let mut rota = Rota::default();
         for worker in workers.rev() {
-            rota.join(WorkerId(worker), Slot(u16::try_from(worker).unwrap()));
+            rota.join(WorkerId(worker), Slot(u16::try_from(worker).unwrap()), sticky);
         }
         rota
     }
@@ -290,25 +302,32 @@ mod tests {
             rota.answered(WorkerId(dealt[0].0), connection.into(), true, NOW);
             dealt[0].0
         };
-        let mut four = rota(1..=4);
-        four.sticky = true;
+        let mut four = sticky(1..=4);
         let before: Vec<u64> = (0..1000).map(|client| home(&mut four, client)).collect();
         assert!((0..1000).all(|client| home(&mut four, client) == before[client as usize]));
         // A newer worker in a slot takes over its clients.
-        four.join(WorkerId(12), Slot(2));
+        four.join(WorkerId(12), Slot(2), true);
         let relieved = |worker| if worker == 2 { 12 } else { worker };
         assert!((0..1000).all(|c| home(&mut four, c) == relieved(before[c as usize])));
         four.remove(WorkerId(12));
-        four.join(WorkerId(5), Slot(5));
+        four.join(WorkerId(5), Slot(5), true);
         let moved = (0..1000).filter(|client| home(&mut four, *client) != before[*client as usize]);
         let moved = moved.count();
         assert!((120..280).contains(&moved), "a fifth: {moved}");
     }
 
     #[test]
+    fn the_newest_settings_say_whether_clients_are_sticky() {
+        let mut rota = sticky(1..=2);
+        rota.join(WorkerId(3), Slot(1), false);
+        assert!(!rota.is_sticky());
+        rota.remove(WorkerId(3));
+        assert!(rota.is_sticky());
+    }
+
+    #[test]
     fn a_sticky_worker_that_takes_nothing_does_not_hold_up_the_others() {
-        let mut rota = rota(1..=2);
-        rota.sticky = true;
+        let mut rota = sticky(1..=2);
         for _ in 0..STICKY_DEPTH + 5 {
             arrive(&mut rota, 3);
         }

@@ -150,10 +150,13 @@ impl Primary {
         self.events.subscribe_messages()
     }
 
-    fn send(&self, send: &control::Send) -> Result<Answer, Error> {
+    fn send(&mut self, send: &control::Send) -> Result<Answer, Error> {
         self.check_slot(send.slot)?;
         let answers = self.follow_messages();
         let sent = self.channels.send(send.slot.map(core::Slot), &send.message.to_string());
+        for news in sent.news {
+            self.on_news(news);
+        }
         if sent.to.is_empty() && sent.full.is_empty() {
             let whom = send.slot.map_or_else(|| "any slot".to_owned(), |s| format!("slot {s}"));
             let reason = format!("no worker with a channel serves {whom} just now");

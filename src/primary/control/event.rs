@@ -9,8 +9,6 @@ use tokio::sync::broadcast;
 
 /// The same for messages, which may be long.
 const MESSAGES_BEHIND: usize = 128;
-/// A longer message is told of and not told.
-const MAX_MESSAGE: usize = 64 * 1024;
 
 /// A subscriber that is so many events behind misses some, and is told how many.
 const BEHIND: usize = 512;
@@ -52,13 +50,13 @@ impl Events {
         worker: WorkerId,
         slot: Slot,
         generation: Generation,
-        json: &str,
+        json: Option<&str>,
+        length: usize,
     ) -> bool {
-        let message =
-            (json.len() <= MAX_MESSAGE).then(|| serde_json::from_str(json).ok()).flatten();
-        let text = match &message {
-            Some(_) => format!("worker {worker} (slot {slot}) sends {json}"),
-            None => format!("worker {worker} (slot {slot}) sends {} bytes", json.len()),
+        let message = json.and_then(|json| serde_json::from_str(json).ok());
+        let text = match json {
+            Some(json) => format!("worker {worker} (slot {slot}) sends {json}"),
+            None => format!("worker {worker} (slot {slot}) sends {length} bytes"),
         };
         let event = Event {
             slot: Some(slot.0),

@@ -271,6 +271,9 @@ pub struct Failure {
     pub time_usec: u64,
     /// The last lines of its output.
     pub lines: Vec<String>,
+    /// What to do about it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A setting that a reload would change.
