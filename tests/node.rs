@@ -723,3 +723,90 @@ fn who_does_not_read_its_messages_is_told_of() {
     assert!(primary.get("/").starts_with("pid"));
     primary.stop();
 }
+
+/// A program of a few lines on Node 22, with the port of its listener in PORT.
+fn lines(flags: &[&str], program: &str) -> Setup {
+    let setup = Setup::new(&["--handoff", "node", "--settle", "0ms"]).arguments_after(flags);
+    let file = setup.folder().join("app.js");
+    std::fs::write(&file, program).unwrap();
+    let port = format!("PORT={}", setup.port());
+    setup.arguments_after(&["--env", &port, "--", &node::node(22), file.to_str().unwrap()])
+}
+
+#[test]
+fn a_socket_for_its_own_purposes_does_not_make_a_worker_ready() {
+    if node::is_missing() {
+        return;
+    }
+    let program = "
+        require('dgram').createSocket('udp4').bind(0, () => console.error('bound'))
+        require('net').createServer().listen(0, () => console.error('inner'))
+        setTimeout(() => process.exit(3), 300)";
+    let mut primary = lines(&["--start-limit", "2/30s"], program).start();
+    primary.says("exited with status 3 before it was ready");
+    let (_, said) = primary.ended();
+    assert!(!said.contains("is ready"), "{said}");
+}
+
+#[test]
+fn a_worker_that_has_left_before_it_is_ready_is_replaced() {
+    if node::is_missing() {
+        return;
+    }
+    let program = "
+        require('cluster').worker.disconnect()
+        setInterval(() => {}, 1000)";
+    let flags = ["--ready", "alive:300ms", "--drain", "300ms"];
+    let mut primary = lines(&flags, program).start();
+    primary.says("worker 1 (slot 0, generation 1) said that it is leaving");
+    primary.says("worker 2 (slot 0, generation 1) is ready");
+    primary.stop();
+}
+
+#[test]
+fn a_worker_without_descriptors_left_gets_connections_when_it_has_some() {
+    if node::is_missing() {
+        return;
+    }
+    let program = "
+        const fs = require('fs'), held = []
+        require('http').createServer((request, response) => response.end('served'))
+            .listen(process.env.PORT, () => {
+                try { for (;;) held.push(fs.openSync('/dev/null')) } catch {}
+                process.on('message', () => { held.splice(0).forEach(fs.closeSync); process.send('done') })
+            })";
+    let setup = lines(&["--name", "few"], program).under(&["prlimit", "--nofile=64:64"]);
+    let mut primary = setup.start();
+    primary.says("started: 1 of 1 slots are served");
+    let mut client = TcpStream::connect(primary.address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    primary.says("has no room for another file descriptor");
+    assert_eq!(verb(&primary, &["send", "few", "1"]).0, 0);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("served"), "{answer}");
+    primary.stop();
+}
+
+#[test]
+fn a_port_that_nobody_asks_for_any_more_is_closed() {
+    if node::is_missing() {
+        return;
+    }
+    let program = "require('http').createServer((request, response) => response.end('served'))
+        .listen(Number(require('fs').readFileSync(__dirname + '/port', 'utf8')))";
+    let setup = lines(&[], program).passing_nothing();
+    let (old, new) = (free_port(), free_port());
+    let file = setup.folder().join("port");
+    std::fs::write(&file, old.to_string()).unwrap();
+    let mut primary = setup.start();
+    primary.says("started: 1 of 1 slots are served");
+    assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], old)), "/"), "served");
+    std::fs::write(&file, new.to_string()).unwrap();
+    primary.signal(Signal::SIGHUP);
+    primary.says(&format!("nobody listens on '[::]:{old}' any more; it is closed"));
+    assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], new)), "/"), "served");
+    assert!(TcpStream::connect(("127.0.0.1", old)).is_err());
+    primary.stop();
+}
