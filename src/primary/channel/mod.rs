@@ -160,7 +160,8 @@ impl Channels {
         !has_left
     }
 
-    /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether its end of the channel will be heard to close; else there is nothing to wait for.
+    /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether
+    /// its end of the channel will be heard to close; else there is nothing to wait for.
     pub(super) fn withdraw(&self, worker: WorkerId, pid: Pid, settings: &Settings) -> bool {
         let mut hub = self.shared.lock();
         hub.leave_all(worker);
@@ -173,11 +174,10 @@ impl Channels {
             return link.stage == Stage::Leaving;
         }
         link.stage = Stage::Leaving;
-        let link_inode = link.inode;
+        let (pid, inode) = (pid.as_raw(), link.inode);
         let sockets = hub.only_dealt(worker);
         drop(hub);
         let (shared, message) = (self.shared.clone(), settings.stop_message.clone());
-        let (pid, inode) = (pid.as_raw(), link_inode);
         // Half of its time is left for what is busy then.
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
