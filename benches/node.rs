@@ -2,7 +2,7 @@
 //! in 8 workers of each, asked in turns so that drift hits all alike. Read the ratios, not the times.
 //!
 //! `cargo build --release --examples && cargo bench --bench node` (Linux, `node`; `pm2` too, if it is on the PATH, in
-//! target/node, or named by DOGWATCH_PM2). About two minutes and a half; `-- --quick` takes half a minute.
+//! target/node, or named by DOGWATCH_PM2). About two minutes; `-- --quick` takes half a minute.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "benchmarks spawn and time")]
 #![expect(clippy::print_stdout, reason = "this is the result")]
@@ -34,7 +34,7 @@ struct Times {
     each: &'static str,
 }
 
-const FULL: Times = Times { rounds: 4, warming: "5", each: "2" };
+const FULL: Times = Times { rounds: 3, warming: "5", each: "2" };
 const QUICK: Times = Times { rounds: 1, warming: "2", each: "1" };
 
 fn main() {
