@@ -15,6 +15,7 @@ mod output;
 mod perform;
 mod ready;
 mod runtime_dir;
+mod signals;
 mod source;
 mod systemd;
 mod tail;
@@ -30,6 +31,7 @@ use console::Console;
 use control::{Control, Events, Question};
 use listeners::Listeners;
 use log::{Level, Log};
+use signals::{Asked, Signals};
 use source::Launch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal as _};
@@ -38,7 +40,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use systemd::Manager;
 use tail::{Recent, Tail};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use worker::Process;
@@ -548,52 +549,6 @@ enum Turn {
     Tick,
     Answer(Question),
     Look,
-}
-
-/// What a signal asks.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Reap,
-    Stop,
-    Reload,
-    More,
-    Fewer,
-}
-
-/// The signals that mean something. They are caught by handlers, not blocked: a blocked mask would reach the workers.
-struct Signals {
-    child: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    more: Signal,
-    fewer: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        let number = |signal: nix::sys::signal::Signal| SignalKind::from_raw(signal as i32);
-        Ok(Self {
-            child: signal(SignalKind::child())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            more: signal(number(nix::sys::signal::Signal::SIGTTIN))?,
-            fewer: signal(number(nix::sys::signal::Signal::SIGTTOU))?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            biased;
-            _ = self.child.recv() => Asked::Reap,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.more.recv() => Asked::More,
-            _ = self.fewer.recv() => Asked::Fewer,
-        }
-    }
 }
 
 /// How long a name may be: it is part of paths of sockets, which hold 107 bytes.

@@ -319,10 +319,6 @@ mod tests {
         Place::Tcp { address: address.parse().ok(), port }
     }
 
-    fn query(seq: u64, place: Place) -> Heard<'static> {
-        Heard::Query(Query { seq, place: Some(place), only_v6: false, index: 0, data: None })
-    }
-
     #[test]
     fn any_bytes_are_refused_or_understood() {
         let seeds = [
@@ -384,6 +380,5 @@ mod tests {
         assert!(tcp("::", 40_001).answers(&tcp("::", 0)));
         assert!(!tcp("::", 40_001).answers(&tcp("0.0.0.0", 0)));
         assert!(!tcp("", 8081).answers(&tcp("", 8080)));
-        let _ = query(1, tcp("", 1));
     }
 }
