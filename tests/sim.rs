@@ -145,8 +145,24 @@ impl World {
         while let Some(action) = self.sup.poll_action() {
             self.log.push(format!("            {action:?}"));
             self.perform(action);
+            if self.dice.one_in(256) {
+                self.relieve_the_primary();
+            }
+        }
+        if self.dice.one_in(256) {
+            self.relieve_the_primary();
         }
         self.check();
+    }
+
+    /// The primary dies here, between any two actions, and the next one reads what was written down.
+    fn relieve_the_primary(&mut self) {
+        let written = serde_json::to_vec(&self.sup).unwrap();
+        let read: Supervisor = serde_json::from_slice(&written).unwrap();
+        assert_eq!(serde_json::to_vec(&read).unwrap(), written, "not the same after reading");
+        // One that is started again while it stops is to serve, not to stop.
+        let stops = read.view().stopping.is_some();
+        self.sup = if stops { read } else { read.revive(self.now).unwrap() };
     }
 
     fn perform(&mut self, action: Action) {

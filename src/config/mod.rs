@@ -11,6 +11,7 @@ pub mod values;
 
 use crate::core::Policy;
 pub use describe::Difference;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 use typed::Typed;
@@ -27,7 +28,7 @@ pub struct Error {
 }
 
 /// What an app is run with. Each generation has its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The program and its arguments.
     pub command: Vec<String>,

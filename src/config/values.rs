@@ -19,6 +19,19 @@ fn invalid<T>(text: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(text.into()))
 }
 
+/// Writes a value as its text.
+macro_rules! serialize_as_text {
+    ($($type:ty)*) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+    )*};
+}
+
+serialize_as_text! { Address Balance Handoff LogMode Reader ReadyWhen StopSignal }
+
 /// Reads a value from a TOML string by its `FromStr`; an example says what is expected where it is no string.
 macro_rules! deserialize_from_str {
     ($($type:ty, $example:literal;)*) => {$(
@@ -144,6 +157,12 @@ impl<'de> Deserialize<'de> for Workers {
 /// A signal by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopSignal(pub nix::sys::signal::Signal);
+
+impl fmt::Display for StopSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl FromStr for StopSignal {
     type Err = Invalid;

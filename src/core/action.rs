@@ -2,11 +2,12 @@
 
 use super::event::{Evidence, How};
 use super::worker::{Generation, Slot, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Start a worker. The shell answers with `Ready`, `Exited` or `SpawnFailed`.
     Spawn {
@@ -39,7 +40,7 @@ pub enum Action {
 }
 
 /// Why a worker is asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// Its time has come: relieved, scaled away, or everything stops.
     Leave,
@@ -52,7 +53,7 @@ pub enum Why {
 }
 
 /// How the primary's life ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// As it was told to.
     Stopped,
@@ -61,7 +62,7 @@ pub enum Outcome {
 }
 
 /// Why a worker failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// It ended, unasked.
     Exited {
@@ -94,7 +95,7 @@ impl fmt::Display for Cause {
 }
 
 /// What is worth telling; the shell finds the words, the journal fields and the notification for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// The service is up: enough slots are served. Once in a primary's life.
     Started {
@@ -224,7 +225,7 @@ pub enum Report {
 }
 
 /// What happens after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Next {
     /// The slot starts again after this time (zero: at once).
     StartAgain(Duration),

@@ -5,11 +5,13 @@
 
 use super::policy::Policy;
 use super::time::Time;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The failures of one slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Backoff {
     /// Failures in a row, since a worker of this slot was last healthy.
     failures: u32,
@@ -106,7 +108,7 @@ impl Backoff {
 }
 
 /// A small generator of chance (xorshift64*), seeded by the shell: the core has no randomness of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Chance(u64);
 
 impl Chance {

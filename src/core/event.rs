@@ -2,6 +2,7 @@
 
 use super::policy::Policy;
 use super::worker::{Slot, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ pub enum Event {
 }
 
 /// What showed that a worker is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evidence {
     /// It said `READY=1`.
     Notify,
@@ -106,7 +107,7 @@ impl fmt::Display for Evidence {
 }
 
 /// How a process ended (`waitid(2)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum How {
     /// It exited with this status.
     Exited(i32),

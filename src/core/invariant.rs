@@ -8,10 +8,12 @@ impl Supervisor {
     /// Returns the first invariant that does not hold, in words.
     #[must_use]
     pub fn broken_invariant(&self, now: Time) -> Option<String> {
-        self.roles()
-            .or_else(|| self.newcomers())
-            .or_else(|| self.wakeups(now))
-            .or_else(|| self.generations())
+        self.broken_reference().or_else(|| self.newcomers()).or_else(|| self.wakeups(now))
+    }
+
+    /// Whatever is named is there.
+    pub(super) fn broken_reference(&self) -> Option<String> {
+        self.generations().or_else(|| self.roles())
     }
 
     fn roles(&self) -> Option<String> {

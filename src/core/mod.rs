@@ -30,6 +30,7 @@
 mod action;
 mod backoff;
 mod event;
+mod inherit;
 mod invariant;
 mod note;
 mod operator;
@@ -51,6 +52,7 @@ pub use worker::{Generation, Slot, State, WorkerId};
 
 use backoff::{Backoff, Blame, Chance};
 use rollout::{Request, Rollout};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use worker::Worker;
@@ -59,7 +61,7 @@ use worker::Worker;
 pub const MAX_SLOTS: u16 = 10_000;
 
 /// What should be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Goal {
     slots: u16,
     generation: Generation,
@@ -70,7 +72,7 @@ struct Goal {
 }
 
 /// Who is where in one slot, and how it has fared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     /// The generation that this slot was last relieved with.
     generation: Generation,
@@ -151,7 +153,7 @@ enum Settled {
 }
 
 /// The supervisor of one app.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Supervisor {
     goal: Goal,
     records: BTreeMap<Slot, Record>,
@@ -177,9 +179,15 @@ impl Supervisor {
     /// the jitter of the back-off.
     #[must_use]
     pub fn new(policy: Policy, seed: u64, now: Time) -> Self {
-        let first = Generation(1);
+        let mut this = Self::unborn(policy, Generation(1), seed);
+        this.reconcile(now);
+        this
+    }
+
+    /// Nothing is decided yet.
+    fn unborn(policy: Policy, first: Generation, seed: u64) -> Self {
         let slots = policy.slots.clamp(1, MAX_SLOTS);
-        let mut this = Self {
+        Self {
             goal: Goal { slots, generation: first, stopping: None, paused: false },
             records: BTreeMap::new(),
             roster: BTreeMap::new(),
@@ -194,9 +202,7 @@ impl Supervisor {
             wake: None,
             chance: Chance::new(seed),
             actions: VecDeque::new(),
-        };
-        this.reconcile(now);
-        this
+        }
     }
 
     /// Notes what happened and queues whatever now has to be done about it. Drain [`Self::poll_action`] after.
@@ -350,7 +356,7 @@ impl Supervisor {
         if self.settle_rollout(now) == Settled::No {
             return Settled::No;
         }
-        if !self.started && self.rollout.is_none() && self.is_started() {
+        if !self.started && self.rollout.is_none() && self.has_started() {
             self.started = true;
             let (ready, slots) = (self.ready(), self.goal.slots);
             self.report(Report::Started { ready, slots });
@@ -366,7 +372,7 @@ impl Supervisor {
     }
 
     /// Enough slots are ready, or every slot is that is not given up and does not fail all the time.
-    fn is_started(&self) -> bool {
+    fn has_started(&self) -> bool {
         let policy = &self.policies[&self.goal.generation];
         let promising = |r: &&Record| {
             let serves = self.worker(r.incumbent).is_some_and(Worker::is_ready);

@@ -1,9 +1,11 @@
 //! The settings that the core decides by, as durations and numbers. Each generation has its own.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How patient the supervisor is with the workers of one generation, and how it replaces them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Policy {
     /// How many slots there are, unless the operator scales.
     pub slots: u16,

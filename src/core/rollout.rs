@@ -9,15 +9,16 @@ use super::policy::Policy;
 use super::time::Time;
 use super::worker::{Generation, Slot, Worker, WorkerId};
 use super::{Record, Settled, Supervisor};
+use serde::{Deserialize, Serialize};
 
 /// A reload that was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) generation: Generation,
 }
 
 /// A rollout under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Rollout {
     pub(super) from: Generation,
     pub(super) to: Generation,

@@ -3,11 +3,14 @@
 //! `std::time::Instant` can be neither written down nor made up; this can. Reading the clock is not done here
 //! but in `primary::clock`.
 
+use serde::{Deserialize, Serialize};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// A moment on CLOCK_MONOTONIC, in nanoseconds (`clock_gettime(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Time(u64);
 
 impl Time {

@@ -9,18 +9,19 @@
 
 use super::event::Evidence;
 use super::time::Time;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The name of a worker, counted from 1 and never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
 
 /// A position that is to be served, counted from 0; it outlives its workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u16);
 
 /// A set of workers started from the same settings, counted from 1 and never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u32);
 
 impl fmt::Display for WorkerId {
@@ -42,7 +43,7 @@ impl fmt::Display for Generation {
 }
 
 /// What a worker is doing, with the deadline that belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Started; fails at `until` without evidence of readiness.
     Starting {
@@ -73,7 +74,7 @@ pub enum State {
 }
 
 /// A process that we made and that is not gone yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Worker {
     pub(super) slot: Slot,
     pub(super) generation: Generation,

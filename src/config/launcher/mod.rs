@@ -13,6 +13,7 @@ mod tools;
 use super::Error;
 use manager::{Manager, Request, Wanted};
 use package::Package;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tools::{Tool, Tsx};
 
@@ -35,7 +36,7 @@ pub trait Files {
 }
 
 /// What is to be started in a launcher's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Real {
     /// The program and its arguments.
     pub argv: Vec<String>,
