@@ -2,6 +2,7 @@
 //! nothing of the supervisor. Every descriptor made here is close-on-exec from birth.
 
 pub mod diag;
+pub mod pidfd;
 pub mod process;
 pub mod socket;
 pub mod spawn;

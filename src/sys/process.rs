@@ -15,6 +15,17 @@ pub enum End {
     Signaled(i32),
 }
 
+impl End {
+    /// Reads a wait status (`wait(2)`) of a process that has ended.
+    pub(super) fn of(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Signaled(libc::WTERMSIG(status))
+        } else {
+            Self::Exited(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
 /// Reaps one child that has ended, if there is one.
 ///
 /// nix's `waitpid` refuses the real-time signals (its `Signal` has no names for them), so this is `waitpid(2)` itself.
@@ -26,12 +37,7 @@ pub fn reap() -> Option<(Pid, End)> {
     if pid <= 0 {
         return None;
     }
-    let end = if libc::WIFSIGNALED(status) {
-        End::Signaled(libc::WTERMSIG(status))
-    } else {
-        End::Exited(libc::WEXITSTATUS(status))
-    };
-    Some((Pid::from_raw(pid), end))
+    Some((Pid::from_raw(pid), End::of(status)))
 }
 
 /// Makes orphaned descendants our children, so that what a worker leaves behind is reaped here and its end is an
