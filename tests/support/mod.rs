@@ -2,8 +2,11 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
 
 pub(crate) mod control;
+pub(crate) mod init;
+pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod primary;
+pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
