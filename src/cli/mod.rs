@@ -189,6 +189,10 @@ enum Verb {
         #[arg(value_enum, default_value = "dogwatch")]
         page: man::Page,
     },
+    /// Take the limits from the workers' control groups, so that systemd 252 and 253 can start the primary again: for
+    /// ExecStopPost= alone
+    #[command(hide = true)]
+    ReleaseCgroup,
     /// Serve HTTP on the passed sockets; what `demo` runs
     #[command(hide = true)]
     DemoWorker(crate::demo::WorkerArguments),
@@ -284,6 +288,14 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => Ok(run::run(*arguments)),
         Verb::Demo(arguments) => Ok(run::demo(arguments.listen, arguments.workers)),
         Verb::DemoWorker(arguments) => Ok(crate::demo::serve(&arguments)),
+        Verb::ReleaseCgroup => {
+            crate::sys::cgroup::release().map(|()| ExitCode::SUCCESS).map_err(|e| {
+                trouble::Trouble::new(
+                    trouble::Code::Failed,
+                    format!("cannot release the control group: {e}"),
+                )
+            })
+        }
         Verb::Check { file } => Ok(run::check(file)),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Completions { shell } => completions(&shell),

@@ -98,9 +98,21 @@ pub struct RunArguments {
     /// Who may look at the app, beside root and its own user: a user, '@group' or '*' (can be repeated)
     #[arg(long, value_name = "WHO")]
     control_readers: Vec<Reader>,
+    /// Without systemd, what becomes of the workers when the primary is killed: end or keep
+    #[arg(long, value_enum, default_value = "end", value_name = "HOW")]
+    orphans: Orphans,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
+}
+
+/// What becomes of the workers of a primary that is killed, where systemd does not start it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Orphans {
+    /// They end too.
+    End,
+    /// They live on, without anybody.
+    Keep,
 }
 
 impl RunArguments {
@@ -180,7 +192,9 @@ pub(super) fn run(arguments: RunArguments) -> ExitCode {
     if let Some(message) = refuse_name(&name) {
         return refuse(&Refusal { message, hint: Some("name the app with '--name'".to_owned()) });
     }
-    let source = Source { config: arguments.config.clone(), flags: arguments.typed() };
+    let orphans_stay = arguments.orphans == Orphans::Keep;
+    let source =
+        Source { config: arguments.config.clone(), flags: arguments.typed(), orphans_stay };
     finish(primary::run(&name, source))
 }
 
@@ -188,7 +202,7 @@ pub(super) fn run(arguments: RunArguments) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "this is what the verb is for")]
 pub(super) fn check(file: PathBuf) -> ExitCode {
     let name = file.display().to_string();
-    let source = Source { config: Some(file), flags: Typed::default() };
+    let source = Source { config: Some(file), ..Source::default() };
     match source.check() {
         Ok(settings) => {
             let workers = settings.policy.slots;
@@ -219,7 +233,7 @@ pub(super) fn demo(listen: Address, workers: Workers) -> ExitCode {
         workers: Some(workers),
         ..Typed::default()
     };
-    finish(primary::run("demo", Source { config: None, flags }))
+    finish(primary::run("demo", Source { flags, ..Source::default() }))
 }
 
 #[expect(clippy::print_stderr, reason = "this is what the verb is for")]

@@ -39,6 +39,23 @@ pub enum Action {
     Exit(Outcome),
 }
 
+impl Action {
+    /// Returns its name in lower case.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Spawn { .. } => "spawn",
+            Self::Admit(_) => "admit",
+            Self::Withdraw(_) => "withdraw",
+            Self::Terminate { .. } => "terminate",
+            Self::Kill(_) => "kill",
+            Self::Forget(_) => "forget",
+            Self::Report(_) => "report",
+            Self::Exit(_) => "exit",
+        }
+    }
+}
+
 /// Why a worker is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {

@@ -113,12 +113,15 @@ pub enum How {
     Exited(i32),
     /// This signal ended it.
     Signaled(i32),
+    /// It ended while there was no primary, on a kernel that does not tell how (before Linux 6.15).
+    Unknown,
 }
 
 impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => write!(f, "exited with status {status}"),
+            Self::Unknown => f.write_str("ended while there was no primary, nobody knows how"),
             Self::Signaled(signal) => write!(f, "was ended by {}", signal_name(*signal)),
         }
     }

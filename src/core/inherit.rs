@@ -77,6 +77,18 @@ impl Supervisor {
         self.roster.iter().map(|(id, worker)| (*id, worker.slot, worker.generation))
     }
 
+    /// Returns the generation that is to serve.
+    #[must_use]
+    pub fn goal(&self) -> Generation {
+        self.goal.generation
+    }
+
+    /// Returns when a worker was started.
+    #[must_use]
+    pub fn started_at(&self, worker: WorkerId) -> Option<Time> {
+        self.roster.get(&worker).map(|worker| worker.started)
+    }
+
     /// Whether it is still to be done that this worker's process is made.
     #[must_use]
     pub fn is_unborn(&self, worker: WorkerId) -> bool {

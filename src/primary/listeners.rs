@@ -1,14 +1,11 @@
-//! The listeners: adopted from systemd or opened here, and never closed while the app lives.
-//!
-//! libsystemd reads their names and listenfd takes the descriptors; each looks at the kind of the socket, so that a
-//! stray descriptor is refused by name instead of being given to every worker.
+//! The listeners: adopted from systemd, taken back from the last primary or opened here, and never closed while the app
+//! lives.
 
 use crate::config::Settings;
 use crate::config::values::{Address, Handoff};
 use crate::protocol::node::Place;
 use crate::sys::socket;
-use libsystemd::activation;
-use listenfd::ListenFd;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -34,34 +31,48 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Returns the sockets that systemd passed, else opens the addresses; there may be none for workers on a channel. Sets `O_NONBLOCK` as the workers want it,
-    /// once: systemd sets or clears it at each start of the service, and live workers share it.
+    /// Returns the sockets that systemd passed, else those that the last primary had opened, else opens the addresses; there
+    /// may be none for workers on a channel. Sets `O_NONBLOCK` as the workers want it, once: systemd sets or clears it at
+    /// each start of the service, and live workers share it. The names of those where it was otherwise are returned.
     ///
     /// # Errors
     /// One line: which listener, why, and what to do.
-    pub(super) fn obtain(settings: &Settings) -> Result<Self, String> {
-        let (addresses, blocking) = (&settings.listen, settings.blocking);
-        let adopted = adopt()?;
-        let listeners = Self {
-            adopted: !adopted.is_empty(),
-            all: if adopted.is_empty() { open(addresses)? } else { adopted },
+    pub(super) fn obtain(
+        settings: &Settings,
+        passed: Vec<Listener>,
+        carried: Vec<Listener>,
+    ) -> Result<(Self, Vec<String>), String> {
+        let adopted = !passed.is_empty();
+        let all = match (adopted, carried.is_empty()) {
+            (true, _) => passed,
+            (false, false) => carried,
+            (false, true) => open(&settings.listen)?,
         };
         // Over the channel, programs ask for what they need.
-        if listeners.all.is_empty() && settings.handoff == Handoff::Fd {
+        if all.is_empty() && settings.handoff == Handoff::Fd {
             return Err("no listener: no socket was passed and no address is named".to_owned());
         }
-        for listener in &listeners.all {
-            let set = socket::set_nonblocking(&listener.fd, !blocking);
-            set.map_err(|e| {
+        let mut mended = vec![];
+        for listener in &all {
+            let set = socket::set_nonblocking(&listener.fd, !settings.blocking);
+            let changed = set.map_err(|e| {
                 format!("cannot set the blocking mode of listener '{}': {e}", listener.name)
             })?;
+            if changed {
+                mended.push(listener.name.clone());
+            }
         }
-        Ok(listeners)
+        Ok((Self { adopted, all }, mended))
     }
 
     /// Returns the names, in the order of the descriptors.
     pub(super) fn names(&self) -> Vec<&str> {
         self.all.iter().map(|listener| listener.name.as_str()).collect()
+    }
+
+    /// Returns the inodes, by which procfs knows them.
+    pub(super) fn inodes(&self) -> BTreeSet<u64> {
+        self.all.iter().map(|listener| listener.inode).collect()
     }
 
     /// Returns names and addresses for people.
@@ -105,52 +116,6 @@ pub(super) fn open_place(place: &Place, only_v6: bool) -> io::Result<OwnedFd> {
         Place::Udp { address, port } => UdpSocket::bind((*address, *port)).map(OwnedFd::from),
         Place::Path(path) => socket::listen_unix(path.as_ref()),
         Place::Fd(_) => Err(io::ErrorKind::InvalidInput.into()),
-    }
-}
-
-fn adopt() -> Result<Vec<Listener>, String> {
-    let unnamed = std::env::var_os("LISTEN_FDNAMES").is_none();
-    let named = activation::receive_descriptors_with_names(false)
-        .map_err(|e| format!("cannot adopt the passed sockets: {e}"))?;
-    let mut passed = ListenFd::from_env();
-    if passed.len() != named.len() && !(unnamed && named.is_empty()) {
-        return Err(format!(
-            "cannot adopt the passed sockets: {} descriptors with {} names",
-            passed.len(),
-            named.len()
-        ));
-    }
-    let mut listeners = Vec::new();
-    for at in 0..passed.len() {
-        // As sd_listen_fds_with_names(3) names what has no name.
-        let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
-        let cannot = |why: &dyn std::fmt::Display| format!("cannot adopt listener '{name}': {why}");
-        let fd = take(&mut passed, at)
-            .map_err(|e| cannot(&format!("file descriptor {}: {e}", at + 3)))?;
-        if !socket::is_listening(&fd).map_err(|e| cannot(&e))? {
-            return Err(cannot(&format!("file descriptor {} is not a listening socket", at + 3)));
-        }
-        let inode = socket::inode(&fd).map_err(|e| cannot(&e))?;
-        listeners.push(Listener { name, fd, inode, own_path: None });
-    }
-    Ok(listeners)
-}
-
-/// Takes a TCP or unix stream listener, or a UDP or unix datagram socket. listenfd refuses what is of another kind and
-/// keeps it for the next question.
-fn take(passed: &mut ListenFd, at: usize) -> io::Result<OwnedFd> {
-    if let Ok(Some(socket)) = passed.take_tcp_listener(at) {
-        return Ok(socket.into());
-    }
-    if let Ok(Some(socket)) = passed.take_unix_listener(at) {
-        return Ok(socket.into());
-    }
-    if let Ok(Some(socket)) = passed.take_udp_socket(at) {
-        return Ok(socket.into());
-    }
-    match passed.take_unix_datagram(at)? {
-        Some(socket) => Ok(socket.into()),
-        None => Err(io::Error::other("nothing there")),
     }
 }
 

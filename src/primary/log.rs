@@ -52,6 +52,7 @@ const SLOT_STARTED: &str = "e9ea7c7f69904c2c8a43acd58a19db8d";
 const PAUSED: &str = "c953d93e26f14844bd2a088bfc7e9383";
 const RESUMED: &str = "b2fec2f175544233a403662ad04cb1fc";
 const RESET: &str = "8208094b8b1d4cd1ba56e0993228e02c";
+pub(super) const TAKEN_OVER: &str = "5a0b7d2f4f0e4c6fb6c3a1f0c8a3d7be";
 pub(super) const REFUSED: &str = "f1b4048128194701b0239f2f7434ceb8";
 
 impl Log {

@@ -3,6 +3,7 @@
 //!
 //! Nothing here decides about workers, and nothing here waits for one of them.
 
+mod carry;
 mod channel;
 mod clock;
 mod console;
@@ -24,17 +25,23 @@ mod worker;
 pub use source::Source;
 pub use systemd::unit;
 
-use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
+use crate::core::{Event, Generation, How, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
+use crate::protocol::store::Name;
+use crate::sys::cgroup::Delegated;
+use carry::keeper::Keeper;
+use carry::{Notebook, Passed, Past};
 use channel::Channels;
 use console::Console;
 use control::{Control, Events, Question};
 use listeners::Listeners;
 use log::{Level, Log};
+use serde::{Deserialize, Serialize};
 use signals::{Asked, Signals};
 use source::Launch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal as _};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,6 +62,8 @@ struct App {
     unit: Option<String>,
     /// Where its sockets are.
     folder: PathBuf,
+    /// Without a service manager, workers end with their primary.
+    orphans_end: bool,
     /// The limit of open files that workers get back, soft and hard.
     open_files: Option<(u64, u64)>,
     /// Standard error is the journal.
@@ -100,7 +109,30 @@ enum News {
     Trouble { text: String, hint: Option<String> },
     /// A message of a worker's program, as JSON, for those who follow them; a long one has only its length.
     Message { worker: WorkerId, text: Option<String>, length: usize },
+    /// A worker's process has ended that is no child of ours.
+    Ended { worker: WorkerId, how: How },
+    /// A socket was opened because a program asked for it: its place in the list.
+    Opened { at: usize, fd: Arc<OwnedFd> },
 }
+
+/// Tasks that move the workers' output; each tells which pipe has ended.
+type Outputs = JoinSet<Name>;
+
+/// What a worker is started among: the rest of the primary can be used beside it.
+macro_rules! ground {
+    ($primary:expr) => {
+        crate::primary::worker::Ground {
+            app: &$primary.app,
+            listeners: &$primary.listeners,
+            channels: &$primary.channels,
+            groups: $primary.groups.as_ref(),
+            news: &$primary.news,
+            outputs: &mut $primary.outputs,
+            manager: &mut $primary.manager,
+        }
+    };
+}
+use ground;
 
 /// News wait here when the loop is busy; a worker that says more waits too.
 const NEWS_WAITING: usize = 256;
@@ -125,7 +157,16 @@ struct Primary {
     channels: Channels,
     workers: BTreeMap<WorkerId, Process>,
     /// The tasks that move the workers' output; each ends when nobody can write any more.
-    outputs: JoinSet<()>,
+    outputs: Outputs,
+    /// What the unit's control group lets us do, if anything.
+    groups: Option<Delegated>,
+    /// Where everything is written down that the next primary is to know.
+    notebook: Option<Notebook>,
+    keeper: Option<Keeper>,
+    /// How many primaries this app has had, this one included.
+    primaries: u32,
+    /// Not all that the workers had came back: they are to be relieved.
+    wants_relief: bool,
     /// What performing an action led to; handled before anything new.
     pending: VecDeque<Event>,
     news: mpsc::Sender<News>,
@@ -149,8 +190,17 @@ struct LastFailure {
     tail: Option<Tail>,
 }
 
+impl LastFailure {
+    /// Its process has ended: what it had written by now is what the next primary will know.
+    fn settle_lines(&mut self) {
+        if let Some(tail) = &self.tail {
+            self.failure.lines = tail.lines();
+        }
+    }
+}
+
 /// How a worker ended.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct LastExit {
     worker: WorkerId,
     generation: Generation,
@@ -180,78 +230,112 @@ pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     })
 }
 
-fn refusal(message: String) -> Refusal {
-    Refusal { message, hint: None }
-}
-
-impl Primary {
-    fn start(name: &str, source: Source) -> Result<(Self, Inbox), Refusal> {
-        let launch = source.load()?;
-        let listeners = Listeners::obtain(&launch.settings).map_err(|message| {
-            let hint = message.starts_with("no listener").then(|| {
-                format!("name an address with '-l 8080' or 'listen = [\"8080\"]', or start '{name}.socket'")
-            });
-            Refusal { message, hint }
-        })?;
-        check_ready_fd(&launch, &listeners)?;
+impl App {
+    fn new(name: &str, source: &Source) -> Result<Self, Refusal> {
         let folder = runtime_dir::prepare(name).map_err(|e| {
             refusal(format!(
                 "cannot use runtime directory '{}': {e}",
                 runtime_dir::choose(name).display()
             ))
         })?;
-        let in_journal = libsystemd::logging::connected_to_journal();
-        let log = Log::new(name, in_journal);
+        let on_terminal = io::stdout().is_terminal();
+        Ok(Self {
+            name: name.to_owned(),
+            unit: unit(),
+            folder,
+            orphans_end: !source.orphans_stay,
+            open_files: None,
+            in_journal: libsystemd::logging::connected_to_journal(),
+            on_terminal,
+            colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
+            stdout: Arc::new(Mutex::new(Console::new(io::stdout()))),
+            stderr: Arc::new(Mutex::new(Console::new(io::stderr()))),
+            recent: Recent::default(),
+        })
+    }
+
+    /// Lifts what limits us, and says where that cannot be done.
+    fn lift_limits(&mut self, log: &Log) {
         if let Err(e) = crate::sys::process::become_subreaper() {
             log.say(
                 Level::Warning,
                 &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"),
             );
         }
-        let open_files = crate::sys::process::raise_open_files();
-        if let Err(e) = &open_files {
-            log.say(
+        match crate::sys::process::raise_open_files() {
+            Ok(before) => self.open_files = Some(before),
+            Err(e) => log.say(
                 Level::Warning,
                 &format!("cannot raise the limit of open files: {e}; going on with what it is"),
-            );
+            ),
         }
-        let on_terminal = io::stdout().is_terminal();
-        let app = App {
-            name: name.to_owned(),
-            unit: unit(),
-            folder,
-            open_files: open_files.ok(),
-            in_journal,
-            on_terminal,
-            colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
-            stdout: Arc::new(Mutex::new(Console::new(io::stdout()))),
-            stderr: Arc::new(Mutex::new(Console::new(io::stderr()))),
-            recent: Recent::default(),
+    }
+}
+
+/// The listeners, and the names of those whose blocking mode had to be mended.
+fn take_listeners(
+    name: &str,
+    launch: &Launch,
+    passed: &mut Passed,
+) -> Result<(Listeners, Vec<String>), Refusal> {
+    let (given, carried) = (std::mem::take(&mut passed.listeners), passed.take_listeners());
+    Listeners::obtain(&launch.settings, given, carried).map_err(|message| {
+        let hint = message.starts_with("no listener").then(|| {
+            format!(
+                "name an address with '-l 8080' or 'listen = [\"8080\"]', or start '{name}.socket'"
+            )
+        });
+        Refusal { message, hint }
+    })
+}
+
+fn refusal(message: String) -> Refusal {
+    Refusal { message, hint: None }
+}
+
+impl Primary {
+    fn start(name: &str, source: Source) -> Result<(Self, Inbox), Refusal> {
+        let mut passed = Passed::take().map_err(refusal)?;
+        let mut past = Past::read(&mut passed);
+        let launches = past.settings(&source)?;
+        let core = carry::supervisor(&past, &launches);
+        let Some(launch) = launches.get(&core.goal()) else {
+            return Err(refusal("cannot begin: the state has no settings".to_owned()));
         };
+        let (listeners, mended) = take_listeners(name, launch, &mut passed)?;
+        check_ready_fd(launch, &listeners)?;
+        let mut app = App::new(name, &source)?;
+        let log = Log::new(name, app.in_journal);
+        app.lift_limits(&log);
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
-        if let Some(notice) = launch.notice() {
+        if let (Past::None, Some(notice)) = (&past, launch.notice()) {
             log.say(Level::Info, &notice);
         }
-        let events = Events::new((!in_journal).then(|| app.recent.clone()));
-        let (control, questions) = open_control(&app, &log, &launch);
+        let mut manager = Manager::from_env();
+        let (keeper, connections) = carry::change_keepers(&app, launch, &mut passed, &mut manager);
+        let events = Events::new((!app.in_journal).then(|| app.recent.clone()));
+        let (control, questions) = open_control(&app, &log, launch);
         let (sender, news) = mpsc::channel(NEWS_WAITING);
         let channels = Channels::new(&listeners, sender.clone())
             .map_err(|e| refusal(format!("cannot look at the listeners: {e}")))?;
-        let settings = &launch.settings;
         let now = clock::now();
-        let core = Supervisor::new(settings.policy.clone(), now.as_nanos(), now);
-        let primary = Self {
+        let mut primary = Self {
             app,
             log,
-            manager: Manager::from_env(),
+            manager,
             source,
             core,
-            launches: BTreeMap::from([(Generation(1), launch)]),
+            launches,
             listeners,
             channels,
             workers: BTreeMap::new(),
             outputs: JoinSet::new(),
+            groups: None,
+            notebook: None,
+            keeper: None,
+            primaries: 1,
+            wants_relief: false,
             pending: VecDeque::new(),
             news: sender,
             asked_to_stop: false,
@@ -263,6 +347,10 @@ impl Primary {
             last_failure: None,
             exits: BTreeMap::new(),
         };
+        primary.enter_group();
+        primary.note_keeper(keeper);
+        primary.go_on(past, passed, connections);
+        primary.say_mended(&mended);
         Ok((primary, Inbox { news, questions }))
     }
 
@@ -273,6 +361,9 @@ impl Primary {
             timer
         });
         self.settle();
+        if std::mem::take(&mut self.wants_relief) && !self.core.is_rolling() {
+            let _ = self.reload();
+        }
         loop {
             if let Some(outcome) = self.outcome {
                 self.finish(&mut inbox.questions).await;
@@ -290,7 +381,7 @@ impl Primary {
                 () = self.manager.writable() => Turn::Flush,
                 asked = signals.next() => Turn::Asked(asked),
                 Some(news) = inbox.news.recv() => Turn::News(news),
-                Some(_) = self.outputs.join_next() => Turn::Look,
+                Some(ended) = self.outputs.join_next() => Turn::Silent(ended.ok()),
                 () = now_and_then(leftovers) => Turn::Look,
                 () = clock::sleep_until(due) => Turn::Tick,
                 Some(question) = inbox.questions.recv() => Turn::Answer(question),
@@ -311,6 +402,9 @@ impl Primary {
                 }
                 Turn::Tick => self.handle(Event::Tick),
                 Turn::Answer(question) => self.answer(question),
+                Turn::Silent(name) => {
+                    name.iter().for_each(|name| self.manager.drop_stored(name));
+                }
                 Turn::Look => {}
             }
         }
@@ -339,7 +433,9 @@ impl Primary {
                     News::Says { .. }
                     | News::Garbage { .. }
                     | News::Trouble { .. }
-                    | News::Message { .. } => self.on_news(news),
+                    | News::Message { .. }
+                    | News::Ended { .. }
+                    | News::Opened { .. } => self.on_news(news),
                 }
             }
         }
@@ -361,6 +457,10 @@ impl Primary {
         let _ = tokio::time::timeout(LAST_WORDS, answers).await;
         // Its file goes before its folder.
         self.control = None;
+        self.manager.drop_all_stored();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.dismiss();
+        }
         self.manager.flush();
         self.listeners.remove_own_files();
         self.channels.remove_own_files();
@@ -390,7 +490,7 @@ impl Primary {
             News::Event(event) => self.handle(event),
             News::Says { worker, text } => {
                 if let Some(process) = self.workers.get_mut(&worker) {
-                    process.says = Some(text.clone());
+                    process.known.says = Some(text.clone());
                 }
                 self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
             }
@@ -410,6 +510,8 @@ impl Primary {
             News::Message { worker, text, length } => {
                 self.on_message(worker, text.as_deref(), length);
             }
+            News::Ended { worker, how } => self.ended(worker, how),
+            News::Opened { at, fd } => self.store_opened(at, &fd),
         }
     }
 
@@ -548,6 +650,8 @@ enum Turn {
     News(News),
     Tick,
     Answer(Question),
+    /// A pipe has ended.
+    Silent(Option<Name>),
     Look,
 }
 

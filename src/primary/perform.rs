@@ -1,14 +1,15 @@
 //! Doing what the core asks, and telling it what came of it. A failure comes back as an event, never as `?`.
 
+use super::carry::crash;
 use super::log::Level;
 use super::worker::{self, Identity};
-use super::{LastExit, LastFailure, Primary, clock};
+use super::{LastExit, LastFailure, Primary, clock, ground};
 use crate::config::values::ReadyWhen;
 use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
 use crate::protocol::control::Failure;
-use crate::sys::process::{self, End};
+use crate::protocol::store::Part;
+use crate::sys::process;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 impl Primary {
     /// Tells the core what happened and does what it asks, until nothing is left to do.
@@ -20,14 +21,24 @@ impl Primary {
     /// Does what is queued, then tells systemd where things stand.
     pub(super) fn settle(&mut self) {
         loop {
+            self.keep();
             while let Some(action) = self.core.poll_action() {
+                let is_once = matches!(action, Action::Spawn { .. } | Action::Terminate { .. });
+                let name = action.name();
+                crash::point(&format!("before-{name}"));
                 self.perform(action);
+                crash::point(&format!("after-{name}"));
+                // All else may be done twice.
+                if is_once {
+                    self.keep();
+                }
             }
             match self.pending.pop_front() {
                 Some(event) => self.core.handle(event, clock::now()),
                 None => break,
             }
         }
+        self.keep();
         self.manager.status(self.core.status());
         self.manager.extend(self.core.patience(), clock::now());
     }
@@ -65,29 +76,24 @@ impl Primary {
     }
 
     /// Returns whether it will be heard when the worker has nothing left to do.
-    fn withdraw(&self, worker: WorkerId) -> bool {
+    pub(super) fn withdraw(&self, worker: WorkerId) -> bool {
         let Some(process) = self.workers.get(&worker) else { return false };
         let launch = self.launches.get(&process.generation);
-        launch.is_some_and(|l| self.channels.withdraw(worker, process.pid, &l.settings))
+        launch.is_some_and(|l| self.channels.withdraw(worker, process.pid(), &l.settings))
     }
 
     fn spawn(&mut self, who: Identity) {
         let Some(launch) = self.launches.get(&who.generation) else {
             unreachable!("the core forgets a generation only when nobody can start from it")
         };
-        let started = worker::start(
-            &self.app,
-            who,
-            launch,
-            &self.listeners,
-            &self.channels,
-            &self.news,
-            &mut self.outputs,
-        );
+        let started = worker::start(who, launch, &mut ground!(self));
         match started {
             Ok(process) => drop(self.workers.insert(who.worker, process)),
             Err(error) => {
                 self.channels.forget(who.worker);
+                for part in Part::ALL {
+                    self.manager.drop_stored(&who.name(part));
+                }
                 self.pending.push_back(Event::SpawnFailed {
                     worker: who.worker,
                     reason: error.reason,
@@ -106,13 +112,11 @@ impl Primary {
             .get(&process.generation)
             .map_or(Signal::SIGTERM, |l| l.settings.stop_signal.0);
         match why {
-            _ if process.is_left => process::signal_group(process.pid, stop),
             // As systemd's WatchdogSignal=: a core dump shows where it hangs.
-            Why::Hung => process::signal(process.pid, Signal::SIGABRT),
-            Why::Leave | Why::Failed | Why::Leftovers => process::signal(process.pid, stop),
+            Why::Hung if !process.known.is_left => process.signal(Signal::SIGABRT),
+            Why::Hung | Why::Leave | Why::Failed | Why::Leftovers => process.signal(stop),
         }
-        // A stopped process can only answer when it goes on (systemd.kill(5)).
-        process::signal_group(process.pid, Signal::SIGCONT);
+        process.resume();
     }
 
     fn report(&mut self, report: &Report) {
@@ -185,10 +189,14 @@ impl Primary {
     /// Reaps everybody who has ended: workers, and as pid 1 or subreaper whatever was left to us.
     pub(super) fn reap(&mut self) {
         while let Some((pid, end)) = process::reap() {
-            let found =
-                self.workers.iter().find(|(_, process)| process.pid == pid && !process.is_left);
+            let found = self.workers.iter().find(|(_, process)| process.is_led_by(pid));
             if let Some(worker) = found.map(|(worker, _)| *worker) {
-                self.ended(worker, pid, end);
+                self.ended(worker, worker::how(end));
+            }
+            if self.keeper.as_ref().is_some_and(|keeper| keeper.is(pid)) {
+                self.keeper = None;
+                self.log.say(Level::Warning, "the keeper has ended; making another");
+                self.hire_keeper();
             }
         }
         self.sweep();
@@ -197,22 +205,25 @@ impl Primary {
     /// Looks which of the workers that have exited have nothing left. It is an event when what was left ends as our
     /// child; what ends as somebody else's is found by looking now and then.
     pub(super) fn sweep(&mut self) {
-        let is_empty = |pid: Pid| !process::group_exists(pid);
-        let left = self.workers.iter().filter(|(_, process)| process.is_left);
+        let left = self.workers.iter().filter(|(_, process)| process.known.is_left);
         let emptied: Vec<WorkerId> =
-            left.filter(|(_, process)| is_empty(process.pid)).map(|(id, _)| *id).collect();
+            left.filter(|(_, process)| !process.has_left_others()).map(|(id, _)| *id).collect();
         for worker in emptied {
             self.handle(Event::Emptied(worker));
-            self.workers.remove(&worker);
+            self.remove(worker);
         }
     }
 
     /// Whether a worker that has exited has left others behind.
     pub(super) fn has_leftovers(&self) -> bool {
-        self.workers.values().any(|process| process.is_left)
+        self.workers.values().any(|process| process.known.is_left)
     }
 
-    fn ended(&mut self, worker: WorkerId, pid: Pid, end: End) {
+    /// A worker's main process has ended. It may be heard twice: of a child of ours, which another primary made.
+    pub(super) fn ended(&mut self, worker: WorkerId, how: How) {
+        if self.workers.get(&worker).is_none_or(|process| process.known.is_left) {
+            return;
+        }
         for news in self.channels.forget(worker) {
             self.on_news(news);
         }
@@ -220,22 +231,30 @@ impl Primary {
             return;
         };
         if let Some(error) = process.failure() {
-            self.workers.remove(&worker);
+            self.remove(worker);
             return self.handle(Event::SpawnFailed {
                 worker,
                 reason: error.reason,
                 transient: error.is_transient,
             });
         }
-        let how = match end {
-            End::Exited(status) => How::Exited(status),
-            End::Signaled(signal) => How::Signaled(signal),
-        };
-        let left = process::group_exists(pid);
-        process.is_left = left;
+        let left = process.has_left_others();
+        process.known.is_left = left;
+        if let Some(last) =
+            self.last_failure.as_mut().filter(|last| last.failure.worker == worker.0)
+        {
+            last.settle_lines();
+        }
         self.handle(Event::Exited { worker, how, left });
         if !left {
-            self.workers.remove(&worker);
+            self.remove(worker);
+        }
+    }
+
+    fn remove(&mut self, worker: WorkerId) {
+        if let Some(process) = self.workers.remove(&worker) {
+            let (slot, generation) = (process.slot, process.generation);
+            self.let_go(Identity { worker, slot, generation });
         }
     }
 }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 /// Where the folders of root's apps are.
 const SYSTEM: &str = "/run/dogwatch";
 
-/// Returns the folder for the sockets of `app`, made if need be, for our user alone. Sockets that a primary left
-/// behind that is dead by now are removed.
+/// Returns the folder for the sockets of `app`, made if need be, for our user alone.
 ///
 /// # Errors
 /// As mkdir(2); also when the folder belongs to somebody else.
@@ -31,7 +30,6 @@ pub(super) fn prepare(app: &str) -> io::Result<PathBuf> {
         // What systemd made may be reached by a link.
         check_owner(&path.canonicalize()?)?;
     }
-    remove_stale(&path);
     Ok(path)
 }
 
@@ -75,7 +73,8 @@ pub(super) fn notify_socket(folder: &Path, worker: u64) -> PathBuf {
     folder.join(format!("notify-{}-{worker}", std::process::id()))
 }
 
-fn remove_stale(folder: &Path) {
+/// Removes notify sockets that a primary left behind that is dead by now, but for those `in_use`.
+pub(super) fn remove_stale(folder: &Path, in_use: &[&Path]) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -83,7 +82,8 @@ fn remove_stale(folder: &Path) {
             .strip_prefix("notify-")
             .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         let alive = |pid| Path::new(&format!("/proc/{pid}")).exists();
-        if pid.is_some_and(|pid| pid == std::process::id() || !alive(pid)) {
+        let is_stale = pid.is_some_and(|pid| pid == std::process::id() || !alive(pid));
+        if is_stale && !in_use.contains(&entry.path().as_path()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

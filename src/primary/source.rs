@@ -10,6 +10,7 @@ use crate::config::{Error, Settings, envfile, file};
 use crate::core::Slot;
 use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,12 @@ pub struct Source {
     pub config: Option<PathBuf>,
     /// What was typed after `run`.
     pub flags: Typed,
+    /// Without a service manager: the workers live on when the primary dies.
+    pub orphans_stay: bool,
 }
 
 /// Settings with what they were resolved to: what the workers of one generation are started from.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) settings: Settings,
     /// The working directory without symlinks, so that a rollback goes back to where the generation was.

@@ -32,6 +32,12 @@ impl Lines {
         Self { limit, bytes: vec![], start: 0, searched: 0, skipping: false }
     }
 
+    /// Whether nothing is left of what came.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len() && !self.skipping
+    }
+
     /// Takes what came.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.start);

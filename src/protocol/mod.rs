@@ -12,3 +12,4 @@ pub mod lines;
 pub mod node;
 pub mod notify;
 pub mod procfs;
+pub mod store;

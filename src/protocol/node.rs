@@ -3,7 +3,7 @@
 //!
 //! A message whose `cmd` begins with `NODE_` is Node's own; every other document is the program's.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -78,7 +78,7 @@ pub struct Query {
 }
 
 /// Where a program wants to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// TCP; without an address, all of them.
     Tcp {

@@ -121,6 +121,20 @@ pub fn connected(table: &str, is_ours: impl Fn(&str) -> bool) -> Vec<u64> {
     table.lines().skip(1).filter_map(one).collect()
 }
 
+/// Returns how many file descriptors wait to be received on a unix socket (`scm_fds` in `/proc/PID/fdinfo/N`).
+#[must_use]
+pub fn descriptors_under_way(info: &str) -> u64 {
+    let count = info.lines().find_map(|line| line.strip_prefix("scm_fds:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Returns the value of a variable in `/proc/PID/environ` (`proc_pid_environ(5)`), if it is text.
+#[must_use]
+pub fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    let value = |entry: &'a [u8]| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    std::str::from_utf8(environment.split(|byte| *byte == 0).find_map(value)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

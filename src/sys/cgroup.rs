@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 mod place;
-use place::{folder, is_marked, own};
+use place::{folder, is_marked, of, own};
 
 /// The subgroup that the primary lives in (`DelegateSubgroup=`).
 const MAIN: &str = "main";
@@ -82,6 +82,14 @@ impl Delegated {
         (is_ours(name) && path.is_dir()).then_some(Group { path })
     }
 
+    /// Returns the group of ours that a process is in.
+    #[must_use]
+    pub fn group_of(&self, pid: Pid) -> Option<Group> {
+        let path = folder(&of(pid)?)?;
+        let below = path.strip_prefix(&self.base).ok()?;
+        self.open(below.iter().next()?.to_str()?)
+    }
+
     /// Returns the names of the groups that there are, in alphabetical order; neither `main` nor systemd's `.control`.
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
@@ -98,6 +106,12 @@ impl Delegated {
         pids.extend(processes_in(&self.base.join(MAIN)));
         pids
     }
+}
+
+/// Returns the processes of the group that we are in ourselves.
+#[must_use]
+pub fn beside_us() -> Vec<Pid> {
+    own().and_then(|own| folder(&own)).map_or(vec![], |folder| processes_in(&folder))
 }
 
 /// Neither the primary's nor systemd's, nor a way out, nor a file of the kernel's.
@@ -177,6 +191,12 @@ impl Group {
     }
 
     /// Returns its folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where it is in the file system.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

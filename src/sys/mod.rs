@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod diag;
+pub mod fork;
 pub mod pidfd;
 pub mod process;
 pub mod socket;

@@ -150,6 +150,8 @@ pub(super) mod tests {
             directory: None,
             descriptors: vec![Some(input), Some(write.as_fd()), None, Some(input)],
             open_files: None,
+            group: None,
+            dies_with_us: false,
         };
         (spawn(program).unwrap().pid, BufReader::new(File::from(read)))
     }

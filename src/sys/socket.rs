@@ -1,11 +1,12 @@
 //! Sockets: listening, and receiving a datagram with its sender's credentials.
 
+use listenfd::ListenFd;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType,
-    SockaddrStorage, UnixAddr, accept4, bind, connect, getpeername, getsockname, listen, sendmsg,
-    setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
+    SockType, SockaddrStorage, UnixAddr, accept4, bind, connect, getpeername, getsockname, listen,
+    recv, recvmsg, sendmsg, setsockopt, shutdown, socket, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -204,19 +205,27 @@ pub fn inode(fd: impl AsFd) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(fd)?.st_ino)
 }
 
-/// Sets or clears `O_NONBLOCK` where it is otherwise. The flag belongs to the socket, not to the process: every
-/// holder sees it change (`fcntl(2)`, open file description).
+/// Sets or clears `O_NONBLOCK` where it is otherwise, and returns whether it was. The flag belongs to the socket, not to
+/// the process: every holder sees it change (`fcntl(2)`, open file description).
 ///
 /// # Errors
 /// As fcntl(2).
-pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
+pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<bool> {
     let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
-    if flags.contains(OFlag::O_NONBLOCK) != nonblocking {
+    let is_other = flags.contains(OFlag::O_NONBLOCK) != nonblocking;
+    if is_other {
         let mut flags = flags;
         flags.set(OFlag::O_NONBLOCK, nonblocking);
         fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags))?;
     }
-    Ok(())
+    Ok(is_other)
+}
+
+/// Takes a descriptor that was passed to this process (`sd_listen_fds(3)`), whatever it is; `None` where it is taken already.
+pub fn take_passed(passed: &mut ListenFd, at: usize) -> Option<OwnedFd> {
+    let raw = passed.take_raw_fd(at).ok().flatten()?;
+    // SAFETY: it was passed to this process to be its own, listenfd gives each number once, and nobody else took it.
+    Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Lets a datagram socket be told who sent what (`SO_PASSCRED` in `unix(7)`).
@@ -287,6 +296,62 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     // With a full table the kernel gives none of them, and says that something is missing.
     let had_descriptors = closed || message.msg_flags & libc::MSG_CTRUNC != 0;
     Ok(Datagram { length, truncated, had_descriptors, uid })
+}
+
+/// Whether anybody has read from or written to an accepted connection (`TCP_INFO` in `tcp(7)`, `SIOCINQ` in `tcp(7)` and
+/// `unix(7)`). Of other than TCP connections only what waits to be read is known, and they count as unused.
+#[must_use]
+pub fn was_used(connection: impl AsFd) -> bool {
+    let fd = connection.as_fd().as_raw_fd();
+    // SAFETY: all zeros is a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    let place = (&raw mut info).cast();
+    // SAFETY: `info` has room for the length that is said.
+    let told =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut length) };
+    if told != 0 {
+        return false;
+    }
+    let mut unread: libc::c_int = 0;
+    // SAFETY: writes a number to a valid place.
+    if unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) } != 0 {
+        return false;
+    }
+    // An end of the stream counts as one byte received, and the handshake's as one sent.
+    let unread = u64::try_from(unread).unwrap_or(0) + 1;
+    info.tcpi_bytes_acked > 1 || info.tcpi_unacked > 0 || info.tcpi_bytes_received > unread
+}
+
+/// Waits for a byte and the descriptor that comes with it; `None` at the end of the stream, or where none came.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let fd = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut parts, Some(&mut control), flags)?;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part
+            && let Some(fd) = fds.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us, and there was room for one only.
+            return Ok(Some(unsafe { OwnedFd::from_raw_fd(*fd) }));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks at what a stream has for us without taking it; returns its length, which is 0 at the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing, else as recv(2).
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    Ok(recv(socket.as_fd().as_raw_fd(), buffer, flags)?)
 }
 
 /// Room for credentials and some descriptors, in words so that it is aligned.

@@ -36,6 +36,10 @@ pub struct Program<'a> {
     pub descriptors: Vec<Option<BorrowedFd<'a>>>,
     /// The soft limit of open files to restore (`setrlimit(2)`).
     pub open_files: Option<(u64, u64)>,
+    /// The `cgroup.procs` of the control group that it is to be in (`cgroups(7)`).
+    pub group: Option<BorrowedFd<'a>>,
+    /// It gets SIGTERM when we die (`PR_SET_PDEATHSIG` in `prctl(2)`).
+    pub dies_with_us: bool,
 }
 
 /// A started child.
@@ -57,6 +61,8 @@ pub enum Stage {
     Directory,
     /// Restoring its limits.
     Limits,
+    /// Moving to its control group.
+    Group,
     /// Executing the program.
     Execute,
 }
@@ -67,6 +73,7 @@ impl fmt::Display for Stage {
             Self::Descriptors => "arranging file descriptors",
             Self::Directory => "changing directory",
             Self::Limits => "restoring limits",
+            Self::Group => "joining a control group for",
             Self::Execute => "executing",
         })
     }
@@ -97,6 +104,7 @@ pub fn failure(of: OwnedFd) -> Option<(Stage, Errno)> {
         2 => Stage::Descriptors,
         3 => Stage::Directory,
         4 => Stage::Limits,
+        5 => Stage::Group,
         _ => Stage::Execute,
     };
     let [_, errno @ ..] = message;
@@ -134,6 +142,8 @@ struct Prepared {
     directory: Option<CString>,
     descriptors: Vec<RawFd>,
     open_files: Option<libc::rlimit>,
+    group: Option<RawFd>,
+    dies_with_us: bool,
 }
 
 /// Strings and the null-terminated array of pointers to them that execve(2) takes.
@@ -195,6 +205,8 @@ impl Prepared {
             open_files: program
                 .open_files
                 .map(|(soft, hard)| libc::rlimit { rlim_cur: soft, rlim_max: hard }),
+            group: program.group.map(|fd| fd.as_raw_fd()),
+            dies_with_us: program.dies_with_us,
         })
     }
 
@@ -239,8 +251,16 @@ impl Prepared {
         // scheduler shares the processor among sessions (autogroup, sched(7)), to the cost of whoever has only one.
         // SAFETY: setpgid(2) on itself cannot fail: a new child is no session leader.
         unsafe { libc::setpgid(0, 0) };
-        // SAFETY: prctl(2) with PR_SET_PDEATHSIG takes a number: without a primary there is nobody to end the worker.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+        if self.dies_with_us {
+            // SAFETY: prctl(2) with PR_SET_PDEATHSIG takes a number.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+        }
+        if let Some(group) = self.group {
+            // SAFETY: two valid bytes; "0" is whoever writes (cgroups(7)).
+            if unsafe { libc::write(group, c"0".as_ptr().cast(), 1) } != 1 {
+                return Stage::Group;
+            }
+        }
         reset_signals();
         if !self.place_descriptors(report) {
             return Stage::Descriptors;
@@ -384,6 +404,8 @@ mod tests {
             directory: None,
             descriptors: vec![Some(null.as_fd()), Some(write.as_fd()), None],
             open_files: None,
+            group: None,
+            dies_with_us: false,
         };
         change(&mut program);
         let child = spawn(program).unwrap();

@@ -192,6 +192,17 @@ impl Primary {
         }
     }
 
+    /// Waits for a message to systemd that contains `text`, and returns everything up to it.
+    pub(crate) fn told_systemd_until(&self, text: &str) -> String {
+        let mut heard = String::new();
+        let mut buffer = [0; 4096];
+        while !heard.contains(text) {
+            let length = self.systemd.recv(&mut buffer).expect(text);
+            heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        heard
+    }
+
     /// Returns what was told systemd and not read yet.
     pub(crate) fn told_systemd(&self) -> Vec<String> {
         self.systemd.set_nonblocking(true).unwrap();

@@ -1,9 +1,11 @@
 //! What all channels share: the sockets, who takes turns at them, and the links to the workers; and what each message of a
 //! worker does.
 
+use super::super::carry::Notebook;
 use super::super::listeners::Listeners;
 use super::super::{News, clock};
 use super::link::{Handle, Link, Stage};
+use super::memory::KnownLink;
 use super::place::Local;
 use super::rota::{Dealt, Rota, mix};
 use super::talk;
@@ -74,6 +76,25 @@ impl Socket {
         })
     }
 
+    /// A place in the list of sockets where none is.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub(super) fn closed() -> io::Result<Self> {
+        Ok(Self {
+            fd: Arc::new(std::fs::File::open("/dev/null")?.into()),
+            local: Local::Other,
+            is_datagram: false,
+            asked: None,
+            rota: Rota::default(),
+            changed: Arc::new(Notify::new()),
+            is_accepting: false,
+            task: None,
+            is_waiting: false,
+            data: None,
+        })
+    }
+
     /// A worker takes no more turns here.
     pub(super) fn leave(&mut self, worker: WorkerId) {
         self.rota.leave(worker);
@@ -100,6 +121,14 @@ pub(super) struct Hub {
     pub(super) is_followed: bool,
     /// Sockets that have their first worker that takes turns, and need a task.
     pub(super) to_accept: Vec<usize>,
+    /// Where all this is written down.
+    pub(super) notebook: Option<Notebook>,
+    /// There is something to write.
+    pub(super) changed: bool,
+    /// What the last primary knew of channels that were not taken back yet.
+    pub(super) known: BTreeMap<WorkerId, KnownLink>,
+    /// The first number of messages.
+    pub(super) numbers: u64,
     /// The last remedy that was told.
     hinted: Option<String>,
     buffer: Vec<u8>,
@@ -130,6 +159,10 @@ impl Hub {
             outbox: vec![],
             is_followed: false,
             to_accept: vec![],
+            notebook: None,
+            changed: false,
+            known: BTreeMap::new(),
+            numbers: 0,
             hinted: None,
             buffer: vec![0; BUFFER],
         })
@@ -137,8 +170,17 @@ impl Hub {
 
     /// Acts on what a worker has said, and reads a piece more of it.
     pub(super) fn read(&mut self, worker: WorkerId) -> Flow {
+        let flow = self.read_on(worker);
+        self.keep();
+        flow
+    }
+
+    fn read_on(&mut self, worker: WorkerId) -> Flow {
         if self.hear_lines(worker, LINES) {
             return Flow::More;
+        }
+        if let Some(flow) = self.read_carefully(worker) {
+            return flow;
         }
         let Some(link) = self.links.get_mut(&worker) else {
             return Flow::Ended;
@@ -164,6 +206,38 @@ impl Hub {
         link.lines.push(&buffer[..length]);
         self.hear_lines(worker, LINES);
         Flow::More
+    }
+
+    /// A worker that is not admitted yet asks for its sockets and says that it listens, once. Should we die with that in
+    /// hand it would wait for ever, so it is taken from the channel only when it was acted on and written down. `None`
+    /// where it is to be read as usual.
+    fn read_carefully(&mut self, worker: WorkerId) -> Option<Flow> {
+        let link =
+            self.links.get_mut(&worker).filter(|link| !link.admitted && link.is_caught_up())?;
+        let buffer = &mut self.buffer;
+        let mut seen = 0;
+        let peeked = link.socket.try_io(Interest::READABLE, |stream| {
+            seen = socket::peek(stream, buffer)?;
+            let whole = buffer[..seen].contains(&b'\n');
+            // The rest of the line is waited for.
+            if seen == 0 || whole || seen == buffer.len() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        match peeked {
+            Ok(()) if seen > 0 => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Some(Flow::Wait),
+            Ok(()) | Err(_) => return None,
+        }
+        let whole = buffer[..seen].iter().rposition(|byte| *byte == b'\n')? + 1;
+        link.lines.push(&buffer[..whole]);
+        while self.hear_lines(worker, LINES) {}
+        self.keep();
+        let link = self.links.get_mut(&worker)?;
+        let _ = socket::receive(link.socket.get_ref(), &mut self.buffer[..whole]);
+        Some(Flow::More)
     }
 
     /// A worker's process has ended: all that it said is heard.
@@ -216,6 +290,7 @@ impl Hub {
             && let Some(link) = self.links.get_mut(&worker)
         {
             link.is_marked = true;
+            self.changed = true;
         }
     }
 
@@ -244,6 +319,7 @@ impl Hub {
                     && link.stage == Stage::Silent
                 {
                     link.stage = Stage::Online;
+                    self.changed = true;
                 }
             }
             Heard::Query(query) => self.on_query(worker, &query),
@@ -306,6 +382,7 @@ impl Hub {
             let number = link.number();
             link.say(node::acknowledge(number, seq).into(), None);
             link.stage = Stage::Leaving;
+            self.changed = true;
             self.outbox.push(News::Event(Event::Leaving(worker)));
         }
     }
@@ -350,6 +427,7 @@ impl Hub {
     pub(super) fn closed(&mut self, worker: WorkerId) {
         if let Some(link) = self.links.get_mut(&worker) {
             link.stage = Stage::Closed;
+            self.changed = true;
             link.servers.clear();
             link.given.clear();
             link.handles.clear();

@@ -6,6 +6,7 @@ use crate::core::Slot;
 use crate::protocol::lines::Lines;
 use crate::protocol::node::{self, Place};
 use crate::sys::socket;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -27,7 +28,7 @@ struct Outgoing {
 }
 
 /// A server of the program's, by what `listen()` was called with.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Server {
     pub(super) key: String,
     /// Which of the sockets it serves.
@@ -48,7 +49,7 @@ pub(super) enum Handle {
 }
 
 /// How far the channel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
     /// Nothing was heard yet: perhaps no program of Node's.
     Silent,
@@ -86,6 +87,8 @@ pub(super) struct Link {
     pub(super) admitted: bool,
     /// We have told it to leave.
     pub(super) is_withdrawn: bool,
+    /// It has been sent the message that says so.
+    pub(super) is_told: bool,
     pub(super) servers: Vec<Server>,
     /// Which message brought a connection of which socket.
     pub(super) given: VecDeque<(u64, usize)>,
@@ -109,7 +112,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(who: Identity, terms: Terms, socket: AsyncFd<OwnedFd>, inode: u64) -> Self {
+    pub(super) fn new(
+        who: Identity,
+        terms: Terms,
+        socket: AsyncFd<OwnedFd>,
+        inode: u64,
+        numbers: u64,
+    ) -> Self {
         Self {
             who,
             terms,
@@ -117,6 +126,7 @@ impl Link {
             inode,
             admitted: false,
             is_withdrawn: false,
+            is_told: false,
             servers: vec![],
             given: VecDeque::new(),
             handles: VecDeque::new(),
@@ -129,12 +139,17 @@ impl Link {
             wake: Arc::new(Notify::new()),
             lines: Lines::new(node::MAX_LINE),
             out: VecDeque::new(),
-            next: 0,
+            next: numbers,
         }
     }
 
     pub(super) fn slot(&self) -> Slot {
         self.who.slot
+    }
+
+    /// Whether nothing is left of what was read.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.lines.is_empty()
     }
 
     /// Returns the number of the next message of ours.

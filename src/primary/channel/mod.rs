@@ -9,13 +9,17 @@
 //! | `link` | one worker's end of the channel |
 //! | `hub` | what all have in common, and what each message does |
 //! | `servers` | `listen()`: a socket is asked for and given |
+//! | `hands` | connections that the last primary had in its hands |
+//! | `memory` | what the next primary is to know |
 //! | `quiet` | when a withdrawn worker may be told to disconnect |
 //! | `talk` | the programs' own messages |
 //! | `accept` | the task that accepts for those who take turns |
 
 mod accept;
+mod hands;
 mod hub;
 mod link;
+mod memory;
 mod place;
 mod quiet;
 mod rota;
@@ -23,8 +27,10 @@ mod servers;
 mod talk;
 
 pub(super) use link::Counters;
+pub(super) use memory::Memory;
 
 use super::News;
+use super::carry::Notebook;
 use super::listeners::Listeners;
 use super::worker::Identity;
 use crate::config::Settings;
@@ -35,6 +41,7 @@ use crate::sys::socket;
 use hub::{Flow, Hub};
 use link::{Link, Stage};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -53,6 +60,22 @@ const LINGER: Duration = Duration::from_millis(250);
 pub(super) struct Terms {
     pub(super) balance: Balance,
     pub(super) ready: ReadyWhen,
+}
+
+impl Terms {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self { balance: settings.balance, ready: settings.ready_when }
+    }
+}
+
+/// A channel that was opened for a worker.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// A copy of our end, for the FD store.
+    pub(super) ours: OwnedFd,
+    pub(super) theirs: OwnedFd,
+    /// Moves the channel; to be aborted when the worker is gone.
+    pub(super) task: AbortHandle,
 }
 
 /// The channels of all workers. Everything happens on one thread, so nobody ever waits for the lock.
@@ -78,12 +101,16 @@ impl Shared {
     /// Tells a worker to close its servers, and the channel when it has done all that it was asked; before that its
     /// settings' message, where there is one.
     fn disconnect(&self, worker: WorkerId, message: Option<String>) {
-        if let Some(link) = self.lock().links.get_mut(&worker) {
+        let mut hub = self.lock();
+        if let Some(link) = hub.links.get_mut(&worker) {
             if let Some(message) = message {
                 link.tell(format!("{}\n", serde_json::Value::from(message)).into());
             }
             let number = link.number();
             link.say(node::disconnect(number).into(), None);
+            link.is_told = true;
+            hub.changed = true;
+            hub.keep();
         }
     }
 
@@ -132,19 +159,64 @@ impl Channels {
         Ok(Self { shared: Shared { hub, news } })
     }
 
-    /// Opens the channel of a worker that is about to be started. Returns the worker's end, and the task that moves the
-    /// channel, which is to be aborted when the worker is gone.
+    /// Goes on where the last primary stopped: what it had written down, the sockets that it had opened on demand, and how
+    /// many primaries there were.
+    pub(super) fn recall(&self, memory: Memory, opened: BTreeMap<usize, OwnedFd>, primaries: u32) {
+        self.shared.lock().recall(memory, opened, primaries);
+    }
+
+    /// From now on everything is written down here.
+    pub(super) fn write_to(&self, notebook: Notebook) {
+        let mut hub = self.shared.lock();
+        hub.notebook = Some(notebook);
+        hub.changed = true;
+        hub.keep();
+    }
+
+    /// Opens the channel of a worker that is about to be started.
     ///
     /// # Errors
     /// As socketpair(2).
-    pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<(OwnedFd, AbortHandle)> {
+    pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<Opened> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let inode = socket::inode(&theirs)?;
-        let link = Link::new(who, terms, socket::watch(ours.into(), Interest::READABLE)?, inode);
-        self.shared.lock().links.insert(who.worker, link);
+        let copy = ours.try_clone()?.into();
+        let watched = socket::watch(ours.into(), Interest::READABLE)?;
+        let mut hub = self.shared.lock();
+        let link = Link::new(who, terms, watched, inode, hub.numbers);
+        hub.links.insert(who.worker, link);
+        hub.changed = true;
+        hub.keep();
         let task = tokio::spawn(carry(self.shared.clone(), who.worker));
-        Ok((theirs.into(), task.abort_handle()))
+        Ok(Opened { ours: copy, theirs: theirs.into(), task: task.abort_handle() })
+    }
+
+    /// Goes on with the channel of a worker that another primary has started. Returns the task that moves it.
+    ///
+    /// # Errors
+    /// As fcntl(2).
+    pub(super) fn resume(
+        &self,
+        who: Identity,
+        terms: Terms,
+        ours: OwnedFd,
+    ) -> io::Result<AbortHandle> {
+        socket::set_nonblocking(&ours, true)?;
+        let watched = socket::watch(ours, Interest::READABLE)?;
+        let mut hub = self.shared.lock();
+        let link = Link::new(who, terms, watched, 0, hub.numbers);
+        hub.resume(link);
+        hub.keep();
+        Ok(tokio::spawn(carry(self.shared.clone(), who.worker)).abort_handle())
+    }
+
+    /// Deals again those of these connections that no worker has had from the last primary; `workers` are the pids of those
+    /// on channels.
+    pub(super) fn sort_out(&self, connections: Vec<OwnedFd>, workers: Vec<i32>) {
+        if !connections.is_empty() {
+            drop(tokio::spawn(hands::sort_out(self.shared.clone(), connections, workers)));
+        }
     }
 
     /// A worker is given new connections. Returns whether it may have them: not if it has left already.
@@ -171,11 +243,18 @@ impl Channels {
         link.admitted = false;
         link.is_withdrawn = true;
         if !link.is_open() {
+            let (pid, inode) = (pid.as_raw(), link.inode);
+            if link.is_told {
+                // By the last primary: what remains is to see it go.
+                drop(tokio::spawn(see_off(self.shared.clone(), worker, pid, inode)));
+            }
             return link.stage == Stage::Leaving;
         }
         link.stage = Stage::Leaving;
         let (pid, inode) = (pid.as_raw(), link.inode);
         let sockets = hub.only_dealt(worker);
+        hub.changed = true;
+        hub.keep();
         drop(hub);
         let (shared, message) = (self.shared.clone(), settings.stop_message.clone());
         // Half of its time is left for what is busy then.
@@ -186,11 +265,8 @@ impl Channels {
             }
             let holds = quiet::holds_channel(pid, inode);
             shared.disconnect(worker, message);
-            // Node does not close it at exec: what the worker has started may hold it, and no end is heard.
             if holds {
-                quiet::until_let_go(pid, inode).await;
-                tokio::time::sleep(LINGER).await;
-                let _ = shared.news.send(News::Event(Event::Drained(worker))).await;
+                see_off(shared, worker, pid, inode).await;
             }
         }));
         true
@@ -202,6 +278,8 @@ impl Channels {
         let mut hub = self.shared.lock();
         hub.read_last(worker);
         hub.links.remove(&worker);
+        hub.changed = true;
+        hub.keep();
         std::mem::take(&mut hub.outbox)
     }
 
@@ -236,13 +314,24 @@ impl Channels {
     /// Every slot is served by a new generation: closes what was opened on demand and nobody serves any more. Returns the
     /// addresses.
     pub(super) fn close_unserved(&self) -> Vec<String> {
-        self.shared.lock().close_unserved()
+        let mut hub = self.shared.lock();
+        let closed = hub.close_unserved();
+        hub.keep();
+        closed
     }
 
     /// Removes the files of the unix sockets that were opened because a program asked for them.
     pub(super) fn remove_own_files(&self) {
         self.shared.lock().remove_own_files();
     }
+}
+
+/// Waits until a worker that was told to disconnect has let go of its channel. Node does not close it at exec: what the
+/// worker has started may hold it, and no end is heard.
+async fn see_off(shared: Shared, worker: WorkerId, pid: i32, inode: u64) {
+    quiet::until_let_go(pid, inode).await;
+    tokio::time::sleep(LINGER).await;
+    let _ = shared.news.send(News::Event(Event::Drained(worker))).await;
 }
 
 /// Moves one channel until it is closed.

@@ -15,7 +15,7 @@ use std::io;
 /// So many servers may one worker have.
 const MAX_SERVERS: usize = 256;
 /// So many sockets are opened for programs that ask for them.
-const MAX_OPENED: usize = 64;
+pub(super) const MAX_OPENED: usize = 64;
 
 impl Hub {
     /// A program calls `listen()`: it is given a listener of ours, or an errno.
@@ -64,7 +64,10 @@ impl Hub {
             link.handles.push_back(Handle::Listener { query: query.seq });
         }
         link.say(node::give(number, query.seq, &key, data, given).into(), with);
+        // Where we die before the question is taken from the channel, it is heard again.
+        link.servers.retain(|server| server.key != key);
         link.servers.push(Server { key, socket: at, place, is_dealt, is_listening: false });
+        self.changed = true;
     }
 
     fn find_or_open(&mut self, worker: WorkerId, query: &Query) -> Result<usize, Refused> {
@@ -132,20 +135,19 @@ impl Hub {
             return Err(Refused::new(libc::EMFILE, &text));
         }
         let opened = open_place(place, only_v6).and_then(|fd| Socket::new(fd, Some(asked)));
+        self.changed = true;
         let socket = opened.map_err(|e| Refused {
             hint: (e.kind() == io::ErrorKind::AddrInUse).then(|| who_has_it().to_owned()),
             ..Refused::new(e.raw_os_error().unwrap_or(libc::EINVAL), &e.to_string())
         })?;
-        match given_up {
-            Some(at) => {
-                self.sockets[at] = socket;
-                Ok(at)
-            }
-            None => {
-                self.sockets.push(socket);
-                Ok(self.sockets.len() - 1)
-            }
+        let fd = socket.fd.clone();
+        let at = given_up.unwrap_or(self.sockets.len());
+        match self.sockets.get_mut(at) {
+            Some(place) => *place = socket,
+            None => self.sockets.push(socket),
         }
+        self.outbox.push(News::Opened { at, fd });
+        Ok(at)
     }
 
     /// Closes what was opened on demand and nobody serves any more: who connects there is refused, not kept waiting. A port
@@ -170,6 +172,7 @@ impl Hub {
             // The place in the list stays, for the next one.
             let _ = socket::close_down(&socket.fd);
             (socket.asked, socket.local) = (None, Local::Other);
+            self.changed = true;
         }
         closed
     }
@@ -179,6 +182,7 @@ impl Hub {
         let asked = |s: &&mut Server| !s.is_listening && place.answers(&s.place);
         let Some(server) = link.servers.iter_mut().find(asked) else { return };
         server.is_listening = true;
+        self.changed = true;
         let at = server.socket;
         let socket = &self.sockets[at];
         if !server.is_dealt && !socket.is_datagram {
@@ -198,9 +202,23 @@ impl Hub {
         let Some(link) = self.links.get_mut(&worker) else { return };
         let Some(at) = link.servers.iter().position(|server| server.key == key) else { return };
         let server = link.servers.remove(at);
+        self.changed = true;
         if link.serves(server.socket).is_none() {
             self.sockets[server.socket].leave(worker);
         }
+    }
+}
+
+/// Whether a connection with this address of ours was accepted at a socket.
+pub(super) fn serves_there(socket: &Socket, local: &Local) -> bool {
+    match (&socket.local, local) {
+        (Local::Tcp(listener), Local::Tcp(own)) => {
+            let everywhere = listener.ip().is_unspecified();
+            listener.port() == own.port()
+                && (everywhere || listener.ip() == own.ip().to_canonical())
+        }
+        (Local::Unix(listener), Local::Unix(own)) => listener == own,
+        (Local::Tcp(_) | Local::Udp(_) | Local::Unix(_) | Local::Other, _) => false,
     }
 }
 

@@ -11,7 +11,6 @@ use crate::protocol::control::{
     self, App, AppState, Call, Change, Error, Exit, Failure, Generation, Listed, Role, Setting,
     Shown, SlotState, Worker, WorkerState,
 };
-use crate::sys::process;
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -176,12 +175,11 @@ impl Primary {
             return Err(Error::InvalidParameter { parameter: "signal".to_owned() });
         };
         let meant = |p: &&super::super::worker::Process| {
-            !p.is_left && kill.slot.is_none_or(|slot| slot == p.slot.0)
+            !p.known.is_left && kill.slot.is_none_or(|slot| slot == p.slot.0)
         };
-        let pids: Vec<_> = self.workers.values().filter(meant).map(|p| p.pid).collect();
-        for pid in &pids {
-            process::signal(*pid, signal);
-        }
+        let meant: Vec<_> = self.workers.values().filter(meant).collect();
+        meant.iter().for_each(|process| process.signal(signal));
+        let pids: Vec<_> = meant.iter().map(|process| process.pid()).collect();
         let whom = kill.slot.map_or_else(|| "every slot".to_owned(), |slot| format!("slot {slot}"));
         let text = format!("sent {signal} to the workers of {whom}: the operator asked for it");
         self.log.say(super::super::log::Level::Notice, &text);
@@ -206,8 +204,11 @@ impl Primary {
         let last = self.last_failure.as_ref().filter(ours);
         let tail = last.and_then(|last| last.tail.clone());
         let last_failure = last.map(|last| {
-            let lines = tail.as_ref().map(Tail::lines).unwrap_or_default();
-            Failure { lines, ..last.failure.clone() }
+            let lines = tail.as_ref().map(Tail::lines);
+            Failure {
+                lines: lines.unwrap_or_else(|| last.failure.lines.clone()),
+                ..last.failure.clone()
+            }
         });
         let generations = generations.collect();
         let shown = Shown { app, settings, generations, last_failure };
@@ -308,11 +309,11 @@ impl Primary {
                 State::Draining { .. } => WorkerState::Draining,
                 State::Stopping { .. } => WorkerState::Stopping,
             },
-            pid: process.filter(|p| !p.is_left).map(|p| p.pid.as_raw()),
+            pid: process.filter(|p| !p.known.is_left).map(|p| p.pid().as_raw()),
             up_ms: ms(now.since(worker.started)),
             ready_after_ms: worker.ready.map(|(at, _)| ms(at.since(worker.started))),
             ready_because: worker.ready.map(|(_, evidence)| evidence.to_string()),
-            status: process.and_then(|p| p.says.clone()),
+            status: process.and_then(|p| p.known.says.clone()),
             channel: self.channels.counters(worker.id).map(|c| control::Channel {
                 taken: c.taken,
                 refused: c.refused,

@@ -16,6 +16,7 @@ use crate::config::values::Reader;
 use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Sent, Shown};
 use crate::sys::socket;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -75,7 +76,7 @@ enum Answer {
 }
 
 /// Whom `control.readers` names, as numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Readers {
     everybody: bool,
     users: BTreeSet<u32>,

@@ -1,5 +1,6 @@
 //! Which group we are in, where that is in the file system, and whether systemd has marked it.
 
+use nix::unistd::Pid;
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -8,6 +9,11 @@ use std::path::{Component, Path, PathBuf};
 /// Returns our own group as the kernel names it.
 pub(super) fn own() -> Option<PathBuf> {
     unified(&fs::read_to_string("/proc/self/cgroup").ok()?).map(PathBuf::from)
+}
+
+/// Returns the group of a process as the kernel names it.
+pub(super) fn of(pid: Pid) -> Option<PathBuf> {
+    unified(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?).map(PathBuf::from)
 }
 
 /// Reads the group of the one hierarchy of version 2 from `/proc/PID/cgroup`.

@@ -5,22 +5,31 @@
 //! though, and a manager that does not read just now (a re-exec, a full queue) must not stop the primary. So messages
 //! wait here and go out when the socket takes them; a newer status replaces one that waits.
 
+mod store;
+
+pub(super) use store::{Listen, needed, room};
+
 use crate::core::{Report, Time};
+use crate::protocol::store::Name;
+use crate::sys::socket;
 use sd_notify::NotifyState;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 /// A status is cut here: systemd takes no message of more than 4096 bytes (`sd_notify(3)`).
 const MAX_STATUS: usize = 2048;
 /// A manager that is gone is looked for again after this long.
 const RETRY: Duration = Duration::from_secs(1);
-/// So many messages wait at most; the oldest go first.
+/// So many messages wait at most; the oldest go first, but for descriptors.
 const MAX_WAITING: usize = 64;
 
 /// A deadline is moved this much further than what is waited for, so that the wait's own failure comes first.
@@ -32,7 +41,9 @@ pub(super) struct Manager {
     /// `NOTIFY_SOCKET`; a path, or a name with `@` in front.
     address: Option<OsString>,
     socket: Option<UnixDatagram>,
-    waiting: VecDeque<String>,
+    waiting: VecDeque<Message>,
+    /// What is in the FD store, or would be if there were one: an upgraded primary is passed these.
+    held: BTreeMap<Name, Arc<OwnedFd>>,
     started: bool,
     reloading: bool,
     status: String,
@@ -47,10 +58,23 @@ impl Manager {
             address: std::env::var_os("NOTIFY_SOCKET"),
             socket: None,
             waiting: VecDeque::new(),
+            held: BTreeMap::new(),
             started: false,
             reloading: false,
             status: String::new(),
             patient_until: Time::default(),
+        }
+    }
+
+    /// Another primary had said what there was to say: systemd waits for this one to be ready, and then for the end of
+    /// a reload that is still under way.
+    pub(super) fn resume(&mut self, started: bool, rolling: bool) {
+        if started {
+            self.started = true;
+            self.send(&[NotifyState::Ready]);
+        }
+        if rolling {
+            self.reloading();
         }
     }
 
@@ -152,7 +176,11 @@ impl Manager {
             self.socket = self.address.as_ref().and_then(|address| connect(address).ok());
         }
         while let (Some(socket), Some(message)) = (&self.socket, self.waiting.front()) {
-            match socket.try_send(message.as_bytes()) {
+            let with = message.with.as_ref().map(|fd| fd.as_fd());
+            let sent = socket.try_io(Interest::WRITABLE, || {
+                socket::send(socket.as_fd(), message.text.as_bytes(), with)
+            });
+            match sent {
                 Ok(_) => drop(self.waiting.pop_front()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // A manager that is gone is no reason to fail; it is looked for again.
@@ -167,15 +195,30 @@ impl Manager {
         }
         // What is only about now is not said twice.
         let replaces = |key: &str| matches!(key, "STATUS" | "WATCHDOG" | "EXTEND_TIMEOUT_USEC");
-        let message: String = what.iter().map(|state| format!("{state}\n")).collect();
-        let key = |message: &str| message.split('=').next().map(str::to_owned);
-        let new = key(&message).unwrap_or_default();
-        self.waiting.retain(|old| !replaces(&new) || key(old).as_ref() != Some(&new));
-        self.waiting.push_back(message);
-        while self.waiting.len() > MAX_WAITING {
-            self.waiting.pop_front();
+        let text: String = what.iter().map(|state| format!("{state}\n")).collect();
+        let new = Message { text, with: None };
+        self.waiting.retain(|old| !replaces(new.key()) || old.key() != new.key());
+        self.waiting.push_back(new);
+        let idle = |message: &Message| !message.key().starts_with("FDSTORE");
+        while self.waiting.iter().filter(|message| idle(message)).count() > MAX_WAITING
+            && let Some(oldest) = self.waiting.iter().position(idle)
+        {
+            self.waiting.remove(oldest);
         }
         self.flush();
+    }
+}
+
+/// What is to be sent, with a descriptor for the FD store.
+#[derive(Debug)]
+struct Message {
+    text: String,
+    with: Option<Arc<OwnedFd>>,
+}
+
+impl Message {
+    fn key(&self) -> &str {
+        self.text.split('=').next().unwrap_or_default()
     }
 }
 

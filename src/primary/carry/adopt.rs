@@ -1,0 +1,362 @@
+//! Taking back what the last primary left: its state, its workers, and whatever else is in our control group.
+
+use super::super::clock;
+use super::super::log::Level;
+use super::super::source::{Launch, Source};
+use super::super::worker::{self, Found, Identity, Known};
+use super::super::{Primary, Refusal, ground};
+use super::state::{self, State};
+use super::{Notebook, Passed};
+use crate::config::values::LogMode;
+use crate::core::{Event, Generation, How, Slot, State as Doing, Supervisor, WorkerId};
+use crate::protocol::procfs;
+use crate::protocol::store::{Name, Part};
+use crate::sys::{cgroup, pidfd, process};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// How long a stranger may take to end.
+const STRANGERS_GRACE: Duration = Duration::from_secs(5);
+
+/// What is known of the primary before this one.
+#[derive(Debug)]
+pub(in super::super) enum Past {
+    /// There was none.
+    None,
+    /// All that it knew.
+    Known(Box<State>, Notebook),
+    /// Only who is there, for this reason.
+    Lost { why: String, found: Vec<(WorkerId, Slot, Generation)> },
+}
+
+impl Past {
+    /// Reads what was written down.
+    pub(in super::super) fn read(passed: &mut Passed) -> Self {
+        let why = match passed.carried.remove(&Name::State).map(Notebook::open) {
+            Some(Ok((notebook, text))) => match state::read(&text).and_then(revived) {
+                Ok(state) => return Self::Known(Box::new(state), notebook),
+                Err(why) => why,
+            },
+            Some(Err(why)) => why,
+            None => "it is not in the FD store".to_owned(),
+        };
+        let mut found: Vec<_> = passed
+            .carried
+            .keys()
+            .filter_map(|name| match name {
+                Name::Worker { worker, slot, generation, part: Part::Pid } => {
+                    Some((WorkerId(*worker), Slot(*slot), Generation(*generation)))
+                }
+                _ => None,
+            })
+            .collect();
+        found.retain(|(id, slot, generation)| {
+            let sane = id.0 < u64::MAX / 2 && generation.0 < u32::MAX / 2;
+            sane && slot.0 < crate::core::MAX_SLOTS
+        });
+        if found.is_empty() { Self::None } else { Self::Lost { why, found } }
+    }
+
+    /// The settings that are in force; those of the file where nothing is known.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(in super::super) fn settings(&mut self, source: &Source) -> Result<Launches, Refusal> {
+        match self {
+            Self::Known(state, _) => Ok(std::mem::take(&mut state.launches)),
+            Self::None => Ok(BTreeMap::from([(Generation(1), source.load()?)])),
+            Self::Lost { found, .. } => {
+                let generations = found.iter().map(|(.., generation)| *generation);
+                generations.map(|generation| Ok((generation, source.load()?))).collect()
+            }
+        }
+    }
+}
+
+type Launches = BTreeMap<Generation, Launch>;
+
+fn revived(mut state: State) -> Result<State, String> {
+    state.core = state.core.revive(clock::now())?;
+    Ok(state)
+}
+
+/// Who is to be taken back, from what.
+struct Left {
+    parts: BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)>,
+    known: BTreeMap<WorkerId, Known>,
+    /// Processes in our control group that are nobody we know, with the worker that they say they are.
+    strangers: Vec<(Pid, Option<WorkerId>)>,
+    /// Workers that have lost something for good.
+    crippled: usize,
+}
+
+impl Primary {
+    /// Takes back whoever is there. To be called once, before anything else is done.
+    pub(in super::super) fn take_back(
+        &mut self,
+        carried: BTreeMap<Name, OwnedFd>,
+        known: BTreeMap<WorkerId, Known>,
+        is_first: bool,
+    ) {
+        let mut left =
+            Left { parts: self.hold(carried), known, strangers: self.strangers(), crippled: 0 };
+        let roster: Vec<_> = self.core.roster().collect();
+        let (mut alive, mut ended) = (0, 0);
+        for (worker, slot, generation) in roster {
+            let who = Identity { worker, slot, generation };
+            match self.take_back_worker(who, &mut left) {
+                Some(true) => alive += 1,
+                Some(false) => ended += 1,
+                None => {}
+            }
+        }
+        self.drain_the_rest(left.parts);
+        self.end_strangers(&left.strangers);
+        if is_first {
+            return;
+        }
+        let text = format!(
+            "took over from the last primary: {alive} workers live, {ended} have ended meanwhile"
+        );
+        self.log.entry(Level::Notice, Some(super::super::log::TAKEN_OVER), &text, &[]);
+        self.events.tell("taken-over", &text);
+        if left.crippled > 0 {
+            let text = format!(
+                "{} of them cannot be served as before, for not all of it came back from the FD store; relieving all with a reload",
+                left.crippled
+            );
+            self.log.say(Level::Warning, &text);
+            self.wants_relief = true;
+        }
+    }
+
+    /// Notes what lies in the FD store, and sorts it by workers.
+    fn hold(
+        &mut self,
+        carried: BTreeMap<Name, OwnedFd>,
+    ) -> BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)> {
+        let mut parts: BTreeMap<_, (_, BTreeMap<_, _>)> = BTreeMap::new();
+        for (name, fd) in carried {
+            if let Name::Worker { worker, slot, generation, part } = name
+                && let Ok(copy) = fd.try_clone()
+            {
+                let worker = WorkerId(worker);
+                let who = Identity { worker, slot: Slot(slot), generation: Generation(generation) };
+                parts.entry(worker).or_insert_with(|| (who, BTreeMap::new())).1.insert(part, copy);
+            }
+            self.manager.hold(name, fd);
+        }
+        parts
+    }
+
+    /// Returns whether the worker lives; `None` where it is to be made again.
+    fn take_back_worker(&mut self, who: Identity, left: &mut Left) -> Option<bool> {
+        let Identity { worker, generation, .. } = who;
+        let mut parts = left.parts.remove(&worker).map(|(_, parts)| parts).unwrap_or_default();
+        let known = left.known.remove(&worker);
+        let doing = self.core.state(worker);
+        let is_starting = matches!(doing, Some(Doing::Starting { .. }));
+        let Some(pidfd) = self.find(who, parts.remove(&Part::Pid), known.as_ref(), left) else {
+            for (part, fd) in parts {
+                if matches!(part, Part::Output | Part::Error) && !is_starting {
+                    self.drain(who, part, fd);
+                } else {
+                    self.manager.drop_stored(&who.name(part));
+                }
+            }
+            if is_starting {
+                // Its process was not made, or the system's answer is not known.
+                self.core.respawn(worker);
+                return None;
+            }
+            self.pending.push_back(Event::Exited { worker, how: How::Unknown, left: false });
+            return Some(false);
+        };
+        self.core.is_born(worker);
+        let started = self.core.started_at(worker);
+        let age = started.map_or(Duration::ZERO, |started| clock::now().since(started));
+        let was_left = known.as_ref().is_some_and(|known| known.is_left);
+        let found = Found { pidfd, parts, known, age, is_starting };
+        let launch = &self.launches[&generation];
+        let mut ground = ground!(self);
+        let (mut process, ended, lost) = worker::adopt(who, launch, found, &mut ground);
+        if ended.is_none()
+            && let Some(lost) = lost
+        {
+            left.crippled += 1;
+            self.log.say(Level::Warning, &format!("worker {worker} has lost {lost}"));
+        }
+        let Some(how) = ended else {
+            self.workers.insert(worker, process);
+            self.go_on_with(worker, doing);
+            return Some(true);
+        };
+        let others = process.has_left_others();
+        process.known.is_left = others;
+        if others {
+            self.workers.insert(worker, process);
+        } else {
+            self.let_go(who);
+        }
+        if !was_left {
+            self.pending.push_back(Event::Exited { worker, how, left: others });
+        } else if !others {
+            self.pending.push_back(Event::Emptied(worker));
+        }
+        Some(false)
+    }
+
+    /// What was under way with a worker, and ended with the last primary, begins again.
+    fn go_on_with(&mut self, worker: WorkerId, doing: Option<Doing>) {
+        match doing {
+            Some(Doing::Ready { .. }) if !self.channels.admit(worker) => {
+                self.pending.push_back(Event::Leaving(worker));
+            }
+            Some(Doing::Draining { by_itself: false, .. }) if !self.withdraw(worker) => {
+                self.pending.push_back(Event::Drained(worker));
+            }
+            Some(
+                Doing::Starting { .. }
+                | Doing::Ready { .. }
+                | Doing::Draining { .. }
+                | Doing::Stopping { .. },
+            )
+            | None => {}
+        }
+    }
+
+    /// Returns the process of a worker: that in the FD store, else the one that was written down, if it is still the same,
+    /// else the one in our control group that says it is this worker.
+    fn find(
+        &mut self,
+        who: Identity,
+        stored: Option<OwnedFd>,
+        known: Option<&Known>,
+        left: &mut Left,
+    ) -> Option<OwnedFd> {
+        if let Some(pidfd) = stored {
+            return Some(pidfd);
+        }
+        let same = known.map(|known| (Pid::from_raw(known.pid), known.start_time));
+        let same = same.filter(|(pid, time)| pidfd::start_time(*pid).is_ok_and(|now| now == *time));
+        let leads = |pid: &Pid| nix::unistd::getpgid(Some(*pid)) == Ok(*pid);
+        let says = left.strangers.iter().find(|(pid, id)| *id == Some(who.worker) && leads(pid));
+        let pid = same.map(|(pid, _)| pid).or(says.map(|(pid, _)| *pid))?;
+        let pidfd = pidfd::open(pid).ok()?;
+        // The number may have become somebody else's just now.
+        if let Some((pid, time)) = same
+            && pidfd::start_time(pid).ok() != Some(time)
+        {
+            return None;
+        }
+        let put = self.manager.put(who.name(Part::Pid), &pidfd, super::super::systemd::Listen::No);
+        put.ok().map(|()| pidfd)
+    }
+
+    /// Of workers that are gone, the last words are still moved on; what else there is of them is of no use.
+    fn drain_the_rest(&mut self, parts: BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)>) {
+        for (who, parts) in parts.into_values() {
+            for (part, fd) in parts {
+                match part {
+                    Part::Output | Part::Error => {
+                        self.drain(who, part, fd);
+                        continue;
+                    }
+                    Part::Pid if pidfd::ended(&fd) == pidfd::Ended::No => {
+                        let text = format!("worker {} is nobody's any more; ending it", who.worker);
+                        self.log.say(Level::Warning, &text);
+                        let _ = pidfd::send(&fd, Signal::SIGKILL);
+                    }
+                    Part::Pid | Part::Notify | Part::Channel | Part::Ready => {}
+                }
+                self.manager.drop_stored(&who.name(part));
+            }
+        }
+    }
+
+    fn drain(&mut self, who: Identity, part: Part, fd: OwnedFd) {
+        let launch = self.launches.get(&who.generation);
+        let mode = launch.map_or(LogMode::Auto, |launch| launch.settings.log);
+        let mut ground = ground!(self);
+        worker::drain(who, mode, (part, fd), &mut ground);
+    }
+
+    /// Processes that are in our control group, and are neither we nor our keeper. Outside of a unit others may be there
+    /// that we have no business with.
+    fn strangers(&self) -> Vec<(Pid, Option<WorkerId>)> {
+        let mut pids = vec![];
+        if let Some(groups) = &self.groups {
+            pids = groups.processes_of_main();
+            let workers = groups.groups();
+            let groups = workers.iter().filter_map(|name| groups.open(name));
+            pids.extend(groups.flat_map(|group| group.processes()));
+        } else if self.app.unit.is_some() && self.manager.is_there() {
+            pids = cgroup::beside_us();
+        }
+        let own = nix::unistd::getpid();
+        pids.retain(|pid| {
+            *pid != own && !self.keeper.as_ref().is_some_and(|keeper| keeper.is(*pid))
+        });
+        pids.into_iter().map(|pid| (pid, self.worker_of(pid))).collect()
+    }
+
+    /// The processes of the workers that have a channel.
+    pub(super) fn pids_on_channels(&self) -> Vec<i32> {
+        let on_channel =
+            self.workers.iter().filter(|(id, _)| self.channels.counters(**id).is_some());
+        on_channel.map(|(_, process)| process.known.pid).collect()
+    }
+
+    /// Which worker of ours a process says that it belongs to, by its environment.
+    fn worker_of(&self, pid: Pid) -> Option<WorkerId> {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let is_ours = procfs::variable(&environment, "DOGWATCH_APP")? == self.app.name;
+        let worker = procfs::variable(&environment, "DOGWATCH_WORKER").filter(|_| is_ours)?;
+        worker.parse().ok().map(WorkerId)
+    }
+
+    /// Ends who is in our control group and belongs to nobody that we know: the last primary died before it had written
+    /// them down.
+    fn end_strangers(&mut self, strangers: &[(Pid, Option<WorkerId>)]) {
+        for (pid, worker) in strangers {
+            let is_known = worker.is_some_and(|worker| self.workers.contains_key(&worker));
+            if is_known || self.workers.values().any(|process| process.pid() == *pid) {
+                continue;
+            }
+            let text = format!("process {pid} in our control group is none of ours; ending it");
+            self.log.say(Level::Warning, &text);
+            process::signal(*pid, Signal::SIGTERM);
+            if let Ok(pidfd) = pidfd::open(*pid) {
+                drop(tokio::spawn(end(pidfd)));
+            }
+        }
+    }
+
+    /// A worker is gone: what connected it with us leaves the FD store, but for what it may still have written.
+    pub(in super::super) fn let_go(&mut self, who: Identity) {
+        for part in [Part::Pid, Part::Notify, Part::Channel, Part::Ready] {
+            self.manager.drop_stored(&who.name(part));
+        }
+    }
+}
+
+/// Nobody waits for it, but it is not to stay.
+async fn end(stranger: OwnedFd) {
+    tokio::time::sleep(STRANGERS_GRACE).await;
+    let _ = pidfd::send(&stranger, Signal::SIGKILL);
+}
+
+/// The state of the supervisor at the start of a primary.
+pub(in super::super) fn supervisor(past: &Past, launches: &Launches) -> Supervisor {
+    let now = clock::now();
+    let policy = launches.values().next_back().map(|launch| launch.settings.policy.clone());
+    let policy = policy.unwrap_or_default();
+    match past {
+        Past::None => Supervisor::new(policy, now.as_nanos(), now),
+        Past::Known(state, _) => state.core.clone(),
+        Past::Lost { found, .. } => Supervisor::adopt(policy, now.as_nanos(), found, now),
+    }
+}

@@ -1,0 +1,145 @@
+//! What this primary was passed at its start (`sd_listen_fds(3)`): the listeners of the socket unit, and what the last
+//! primary left in the FD store.
+//!
+//! libsystemd reads the names and listenfd takes the descriptors; each is looked at, so that a stray descriptor is
+//! refused by name instead of being given to every worker.
+
+use super::super::listeners::Listener;
+use crate::protocol::store::{Name, Part};
+use crate::sys::{pidfd, socket};
+use libsystemd::activation;
+use listenfd::ListenFd;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+
+/// What was passed.
+#[derive(Debug, Default)]
+pub(in super::super) struct Passed {
+    /// Those of the socket unit.
+    pub(in super::super) listeners: Vec<Listener>,
+    /// Those of ours.
+    pub(in super::super) carried: BTreeMap<Name, OwnedFd>,
+    /// Names of ours that cannot be used, each with the reason.
+    pub(in super::super) refused: Vec<(String, String)>,
+}
+
+impl Passed {
+    /// Takes all that was passed.
+    ///
+    /// # Errors
+    /// One line: which listener is none, and why.
+    pub(in super::super) fn take() -> Result<Self, String> {
+        let unnamed = std::env::var_os("LISTEN_FDNAMES").is_none();
+        let named = activation::receive_descriptors_with_names(false)
+            .map_err(|e| format!("cannot adopt the passed sockets: {e}"))?;
+        let mut from = ListenFd::from_env();
+        if from.len() != named.len() && !(unnamed && named.is_empty()) {
+            return Err(format!(
+                "cannot adopt the passed sockets: {} descriptors with {} names",
+                from.len(),
+                named.len()
+            ));
+        }
+        let mut passed = Self::default();
+        for at in 0..from.len() {
+            // As sd_listen_fds_with_names(3) names what has no name.
+            let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
+            if Name::is_ours(&name) {
+                passed.carry(&mut from, at, name);
+            } else {
+                passed.listeners.push(listener(&mut from, at, name)?);
+            }
+        }
+        Ok(passed)
+    }
+
+    fn carry(&mut self, from: &mut ListenFd, at: usize, text: String) {
+        let taken = socket::take_passed(from, at);
+        let refused = match (text.parse::<Name>(), taken) {
+            (Err(_), _) => "a later version's",
+            (Ok(_), None) => "nothing there",
+            (Ok(name), Some(fd)) => match wrong_kind(&name, &fd) {
+                Some(wrong) => wrong,
+                None if self.carried.contains_key(&name) => "a second one of this name",
+                None => {
+                    self.carried.insert(name, fd);
+                    return;
+                }
+            },
+        };
+        self.refused.push((text, refused.to_owned()));
+    }
+
+    /// Returns the listeners that the last primary opened itself, in their order.
+    pub(in super::super) fn take_listeners(&mut self) -> Vec<Listener> {
+        let names: Vec<Name> = self
+            .carried
+            .keys()
+            .filter(|name| matches!(name, Name::Listener(..)))
+            .cloned()
+            .collect();
+        let mut listeners = vec![];
+        for key in names {
+            if let (Name::Listener(_, name), Some(fd)) = (key.clone(), self.carried.get(&key))
+                && let (Ok(fd), Ok(inode)) = (fd.try_clone(), socket::inode(fd))
+            {
+                let own_path = socket::own_path(&fd);
+                listeners.push(Listener { name, fd, inode, own_path });
+            }
+        }
+        listeners
+    }
+}
+
+/// Why a descriptor cannot be what its name says.
+fn wrong_kind(name: &Name, fd: &OwnedFd) -> Option<&'static str> {
+    let file = || fd.try_clone().map(std::fs::File::from).and_then(|file| file.metadata()).ok();
+    let kind = |is: fn(&std::fs::FileType) -> bool| file().is_some_and(|m| is(&m.file_type()));
+    match name {
+        // Looked at when it is read.
+        Name::State | Name::Channels => None,
+        Name::Listener(..) => {
+            let listens = socket::is_listening(fd).unwrap_or(false);
+            (!listens).then_some("not a listening socket")
+        }
+        Name::Worker { part: Part::Pid, .. } => pidfd::pid(fd).is_err().then_some("not a pidfd"),
+        Name::Leash | Name::Worker { part: Part::Output | Part::Error | Part::Ready, .. } => {
+            (!kind(FileTypeExt::is_fifo)).then_some("not a pipe")
+        }
+        Name::Keeper
+        | Name::Opened(_)
+        | Name::Worker { part: Part::Notify | Part::Channel, .. } => {
+            (!kind(FileTypeExt::is_socket)).then_some("not a socket")
+        }
+    }
+}
+
+fn listener(from: &mut ListenFd, at: usize, name: String) -> Result<Listener, String> {
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot adopt listener '{name}': {why}");
+    let fd = take(from, at).map_err(|e| cannot(&format!("file descriptor {}: {e}", at + 3)))?;
+    if !socket::is_listening(&fd).map_err(|e| cannot(&e))? {
+        return Err(cannot(&format!("file descriptor {} is not a listening socket", at + 3)));
+    }
+    let inode = socket::inode(&fd).map_err(|e| cannot(&e))?;
+    Ok(Listener { name, fd, inode, own_path: None })
+}
+
+/// Takes a TCP or unix stream listener, or a UDP or unix datagram socket. listenfd refuses what is of another kind and
+/// keeps it for the next question.
+fn take(passed: &mut ListenFd, at: usize) -> io::Result<OwnedFd> {
+    if let Ok(Some(socket)) = passed.take_tcp_listener(at) {
+        return Ok(socket.into());
+    }
+    if let Ok(Some(socket)) = passed.take_unix_listener(at) {
+        return Ok(socket.into());
+    }
+    if let Ok(Some(socket)) = passed.take_udp_socket(at) {
+        return Ok(socket.into());
+    }
+    match passed.take_unix_datagram(at)? {
+        Some(socket) => Ok(socket.into()),
+        None => Err(io::Error::other("nothing there")),
+    }
+}
