@@ -54,6 +54,7 @@ impl Client {
             name: app.to_owned(),
             version: String::new(),
             pid: 0,
+            primaries: 0,
             unit: None,
             config: None,
             log: String::new(),
@@ -191,7 +192,7 @@ impl Client {
         };
         if other {
             return trouble.hint(format!(
-                "the primary is dogwatch {theirs} and this is {ours}; a restart of the app runs the new one"
+                "the primary is dogwatch {theirs} and this is {ours}; 'dogwatch upgrade {app}' runs the new one"
             ));
         }
         trouble

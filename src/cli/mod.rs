@@ -16,6 +16,7 @@ mod show;
 mod target;
 mod text;
 mod trouble;
+mod upgrade;
 mod usage;
 
 use crate::protocol::control::Scale;
@@ -166,6 +167,15 @@ enum Verb {
         #[arg(value_name = "APP[/SLOT]", add = complete_apps())]
         target: Target,
     },
+    /// Let the primary execute the program that is installed now: same process, same workers, no connection lost
+    Upgrade {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+    },
+    /// Show that this program could take over from the primary that asks: part of `upgrade`
+    #[command(hide = true)]
+    UpgradeTrial,
     /// Look whether a configuration file can be used
     Check {
         /// The file
@@ -296,6 +306,8 @@ pub fn main() -> ExitCode {
                 )
             })
         }
+        Verb::Upgrade { app } => upgrade::upgrade(&app, control),
+        Verb::UpgradeTrial => upgrade::trial(),
         Verb::Check { file } => Ok(run::check(file)),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Completions { shell } => completions(&shell),

@@ -3,6 +3,7 @@
 //!
 //! Nothing here decides about workers, and nothing here waits for one of them.
 
+mod app;
 mod carry;
 mod channel;
 mod clock;
@@ -22,6 +23,8 @@ mod systemd;
 mod tail;
 mod worker;
 
+pub use app::refuse_name;
+pub use carry::upgrade::trial;
 pub use source::Source;
 pub use systemd::unit;
 
@@ -29,10 +32,11 @@ use crate::core::{Event, Generation, How, Outcome, Scale, Slot, Supervisor, Time
 use crate::protocol::control::{Error as Answered, Failure};
 use crate::protocol::store::Name;
 use crate::sys::cgroup::Delegated;
+use app::App;
 use carry::keeper::Keeper;
+use carry::upgrade::Upgrade;
 use carry::{Notebook, Passed, Past};
 use channel::Channels;
-use console::Console;
 use control::{Control, Events, Question};
 use listeners::Listeners;
 use log::{Level, Log};
@@ -40,61 +44,18 @@ use serde::{Deserialize, Serialize};
 use signals::{Asked, Signals};
 use source::Launch;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use systemd::Manager;
-use tail::{Recent, Tail};
+use tail::Tail;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use worker::Process;
 
 /// Why the primary did not start: one line, and at most one hint.
 pub type Refusal = crate::config::Error;
-
-/// What does not change while the primary lives.
-#[derive(Debug)]
-struct App {
-    name: String,
-    /// The systemd unit that it runs in.
-    unit: Option<String>,
-    /// Where its sockets are.
-    folder: PathBuf,
-    /// Without a service manager, workers end with their primary.
-    orphans_end: bool,
-    /// The limit of open files that workers get back, soft and hard.
-    open_files: Option<(u64, u64)>,
-    /// Standard error is the journal.
-    in_journal: bool,
-    /// Standard output is a terminal.
-    on_terminal: bool,
-    colour: bool,
-    /// Where lines with a slot's name go.
-    stdout: Arc<Mutex<Console>>,
-    stderr: Arc<Mutex<Console>>,
-    /// The last lines of all workers, where no journal keeps them.
-    recent: Recent,
-}
-
-impl App {
-    /// The name of a slot's output.
-    fn identifier(&self, slot: Slot) -> String {
-        format!("{}/{slot}", self.name)
-    }
-
-    /// What stands before a slot's lines on a terminal.
-    fn prefix(&self, slot: Slot) -> String {
-        let name = self.identifier(slot);
-        if self.colour {
-            // Six colours that can be told apart on dark and light, in turn.
-            format!("\x1b[{}m{name} |\x1b[0m ", 31 + (slot.0 + 1) % 6)
-        } else {
-            format!("{name} | ")
-        }
-    }
-}
 
 /// What reaches the loop from the tasks that listen.
 #[derive(Debug)]
@@ -167,6 +128,7 @@ struct Primary {
     primaries: u32,
     /// Not all that the workers had came back: they are to be relieved.
     wants_relief: bool,
+    upgrade: Upgrade,
     /// What performing an action led to; handled before anything new.
     pending: VecDeque<Event>,
     news: mpsc::Sender<News>,
@@ -225,51 +187,11 @@ pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     runtime.block_on(async {
         let mut signals =
             Signals::catch().map_err(|e| refusal(format!("cannot catch signals: {e}")))?;
+        // The primary before this one blocked them when it executed us.
+        crate::sys::process::unblock_signals();
         let (primary, mut inbox) = Primary::start(name, source)?;
         Ok(primary.run(&mut signals, &mut inbox).await)
     })
-}
-
-impl App {
-    fn new(name: &str, source: &Source) -> Result<Self, Refusal> {
-        let folder = runtime_dir::prepare(name).map_err(|e| {
-            refusal(format!(
-                "cannot use runtime directory '{}': {e}",
-                runtime_dir::choose(name).display()
-            ))
-        })?;
-        let on_terminal = io::stdout().is_terminal();
-        Ok(Self {
-            name: name.to_owned(),
-            unit: unit(),
-            folder,
-            orphans_end: !source.orphans_stay,
-            open_files: None,
-            in_journal: libsystemd::logging::connected_to_journal(),
-            on_terminal,
-            colour: on_terminal && std::env::var_os("NO_COLOR").is_none(),
-            stdout: Arc::new(Mutex::new(Console::new(io::stdout()))),
-            stderr: Arc::new(Mutex::new(Console::new(io::stderr()))),
-            recent: Recent::default(),
-        })
-    }
-
-    /// Lifts what limits us, and says where that cannot be done.
-    fn lift_limits(&mut self, log: &Log) {
-        if let Err(e) = crate::sys::process::become_subreaper() {
-            log.say(
-                Level::Warning,
-                &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"),
-            );
-        }
-        match crate::sys::process::raise_open_files() {
-            Ok(before) => self.open_files = Some(before),
-            Err(e) => log.say(
-                Level::Warning,
-                &format!("cannot raise the limit of open files: {e}; going on with what it is"),
-            ),
-        }
-    }
 }
 
 /// The listeners, and the names of those whose blocking mode had to be mended.
@@ -336,6 +258,7 @@ impl Primary {
             keeper: None,
             primaries: 1,
             wants_relief: false,
+            upgrade: Upgrade::default(),
             pending: VecDeque::new(),
             news: sender,
             asked_to_stop: false,
@@ -368,6 +291,9 @@ impl Primary {
             if let Some(outcome) = self.outcome {
                 self.finish(&mut inbox.questions).await;
                 return outcome;
+            }
+            if self.upgrade.is_due() {
+                self.execute().await;
             }
             let leftovers = self.has_leftovers();
             if leftovers {
@@ -480,6 +406,7 @@ impl Primary {
                 self.on_signal(Asked::Stop);
             }
             Asked::Reload => drop(self.reload()),
+            Asked::Upgrade => self.begin_upgrade(None),
             Asked::More => self.handle(Event::Scale(Scale::By(1))),
             Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),
         }
@@ -653,20 +580,4 @@ enum Turn {
     /// A pipe has ended.
     Silent(Option<Name>),
     Look,
-}
-
-/// How long a name may be: it is part of paths of sockets, which hold 107 bytes.
-const MAX_NAME: usize = 40;
-
-/// Returns why `name` cannot be an app's name; `None` if it can.
-#[must_use]
-pub fn refuse_name(name: &str) -> Option<String> {
-    let valid = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
-    if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.chars().all(valid)
-    {
-        return Some(format!(
-            "'{name}' cannot be the name of an app, expected letters, digits, '-', '_', '.' and '@', at most {MAX_NAME}"
-        ));
-    }
-    None
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
 
 /// Journald is connected to again after this long …
 const RECONNECT: Duration = Duration::from_millis(200);
@@ -65,8 +66,11 @@ impl Stream {
     }
 }
 
-/// Moves output from the pipe to the journal until the last writer is gone.
-pub(super) async fn to_journal(pipe: OwnedFd, stream: Stream, tail: Tail) {
+/// Says when the pipes are to be left to the next primary, with nothing of theirs in our hands.
+pub(super) type Halt = watch::Receiver<bool>;
+
+/// Moves output from the pipe to the journal until the last writer is gone, or it is to halt.
+pub(super) async fn to_journal(pipe: OwnedFd, stream: Stream, tail: Tail, mut halt: Halt) {
     let _open = tail.opened();
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
         return;
@@ -78,7 +82,7 @@ pub(super) async fn to_journal(pipe: OwnedFd, stream: Stream, tail: Tail) {
         match connect(&stream, lost).await {
             Ok(journal) => {
                 (failures, lost) = (0, 0);
-                if pump(&pipe, journal, &mut unsent, &tail).await.is_ok() {
+                if pump(&pipe, journal, &mut unsent, &tail, &mut halt).await.is_ok() {
                     return;
                 }
             }
@@ -114,13 +118,16 @@ async fn pump(
     mut journal: UnixStream,
     unsent: &mut Vec<u8>,
     tail: &Tail,
+    halt: &mut Halt,
 ) -> io::Result<()> {
     loop {
         while !unsent.is_empty() {
             let written = journal.write(unsent).await?;
             unsent.drain(..written);
         }
-        pipe.readable().await?;
+        if is_halted(pipe, halt).await? {
+            return Ok(());
+        }
         match read(pipe, unsent, tail) {
             Ok(0) => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
@@ -128,6 +135,16 @@ async fn pump(
         }
         // Input without end must not keep the others from their turn.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until there is something to read; returns whether it is to be left there.
+async fn is_halted(pipe: &Receiver, halt: &mut Halt) -> io::Result<bool> {
+    tokio::select! {
+        biased;
+        // Nobody is left to say so: the primary is ending, and what there is is read.
+        Ok(_) = halt.wait_for(|halt| *halt) => Ok(true),
+        ready = pipe.readable() => ready.map(|()| false),
     }
 }
 
@@ -170,15 +187,15 @@ pub(super) struct Lines {
     pub(super) recent: Recent,
 }
 
-/// Writes output line by line, until the last writer is gone.
-pub(super) async fn to_console(pipe: OwnedFd, to: Lines, tail: Tail) {
+/// Writes output line by line, until the last writer is gone, or it is to halt.
+pub(super) async fn to_console(pipe: OwnedFd, to: Lines, tail: Tail, mut halt: Halt) {
     let _open = tail.opened();
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
         return;
     };
     let mut line: Vec<u8> = Vec::new();
     let mut output = Vec::new();
-    while pipe.readable().await.is_ok() {
+    while is_halted(&pipe, &mut halt).await.is_ok_and(|halted| !halted) {
         match read(&pipe, &mut output, &tail) {
             Ok(0) => break,
             Ok(_) => {

@@ -193,6 +193,7 @@ impl Primary {
             if let Some(worker) = found.map(|(worker, _)| *worker) {
                 self.ended(worker, worker::how(end));
             }
+            self.judge_trial(pid, end);
             if self.keeper.as_ref().is_some_and(|keeper| keeper.is(pid)) {
                 self.keeper = None;
                 self.log.say(Level::Warning, "the keeper has ended; making another");

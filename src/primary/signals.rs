@@ -9,6 +9,7 @@ pub(super) enum Asked {
     Reap,
     Stop,
     Reload,
+    Upgrade,
     More,
     Fewer,
 }
@@ -19,6 +20,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
     more: Signal,
     fewer: Signal,
 }
@@ -31,6 +33,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             more: signal(number(nix::sys::signal::Signal::SIGTTIN))?,
             fewer: signal(number(nix::sys::signal::Signal::SIGTTOU))?,
         })
@@ -43,6 +46,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.upgrade.recv() => Asked::Upgrade,
             _ = self.more.recv() => Asked::More,
             _ = self.fewer.recv() => Asked::Fewer,
         }

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// All names of ours begin so; whatever else is passed is a listener of the socket unit.
+/// All names of ours begin with one of these; whatever else is passed is a listener of the socket unit. Those of workers
+/// are short: systemd passes all names in one variable, which may have 128 KiB (`execve(2)`).
 const PREFIX: &str = "dogwatch-";
+const WORKERS: &str = "dw-";
 
 /// What a descriptor is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +63,8 @@ impl Part {
     fn word(self) -> &'static str {
         match self {
             Self::Pid => "pid",
-            Self::Output => "output",
-            Self::Error => "error",
+            Self::Output => "out",
+            Self::Error => "err",
             Self::Notify => "notify",
             Self::Channel => "channel",
             Self::Ready => "ready",
@@ -74,22 +76,21 @@ impl Name {
     /// Whether `text` is meant to be such a name.
     #[must_use]
     pub fn is_ours(text: &str) -> bool {
-        text.starts_with(PREFIX)
+        text.starts_with(PREFIX) || text.starts_with(WORKERS)
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PREFIX)?;
         match self {
-            Self::State => f.write_str("state"),
-            Self::Channels => f.write_str("channels"),
-            Self::Leash => f.write_str("leash"),
-            Self::Keeper => f.write_str("keeper"),
-            Self::Listener(at, name) => write!(f, "listener-{at}-{name}"),
-            Self::Opened(at) => write!(f, "opened-{at}"),
+            Self::State => write!(f, "{PREFIX}state"),
+            Self::Channels => write!(f, "{PREFIX}channels"),
+            Self::Leash => write!(f, "{PREFIX}leash"),
+            Self::Keeper => write!(f, "{PREFIX}keeper"),
+            Self::Listener(at, name) => write!(f, "{PREFIX}listener-{at}-{name}"),
+            Self::Opened(at) => write!(f, "{PREFIX}opened-{at}"),
             Self::Worker { worker, slot, generation, part } => {
-                write!(f, "worker-{worker}-slot-{slot}-generation-{generation}-{}", part.word())
+                write!(f, "{WORKERS}{worker}-{slot}-{generation}-{}", part.word())
             }
         }
     }
@@ -103,6 +104,9 @@ impl FromStr for Name {
     type Err = Unknown;
 
     fn from_str(text: &str) -> Result<Self, Unknown> {
+        if let Some(rest) = text.strip_prefix(WORKERS) {
+            return worker(rest);
+        }
         let rest = text.strip_prefix(PREFIX).ok_or(Unknown)?;
         match rest {
             "state" => return Ok(Self::State),
@@ -118,7 +122,6 @@ impl FromStr for Name {
                 Ok(Self::Listener(number(at)?, name.to_owned()))
             }
             "opened" => Ok(Self::Opened(number(rest)?)),
-            "worker" => worker(rest),
             _ => Err(Unknown),
         }
     }
@@ -126,7 +129,7 @@ impl FromStr for Name {
 
 fn worker(text: &str) -> Result<Name, Unknown> {
     let words: Vec<&str> = text.split('-').collect();
-    let [worker, "slot", slot, "generation", generation, part] = words[..] else {
+    let [worker, slot, generation, part] = words[..] else {
         return Err(Unknown);
     };
     let part = Part::ALL.into_iter().find(|known| known.word() == part).ok_or(Unknown)?;
@@ -167,13 +170,13 @@ mod tests {
             "dogwatch-opened-",
             "dogwatch-opened-99999",
             "dogwatch-listener-1",
-            "dogwatch-worker-1",
-            "dogwatch-worker-1-slot-0-generation-1",
-            "dogwatch-worker-1-slot-0-generation-1-pid-x",
-            "dogwatch-worker--1-slot-0-generation-1-pid",
-            "dogwatch-worker-+1-slot-0-generation-1-pid",
-            "dogwatch-worker-1-slot-0-generation-1-ears",
-            "dogwatch-worker-01-slot-0-generation-1-pid",
+            "dw-1",
+            "dw-1-0-1",
+            "dw-1-0-1-pid-x",
+            "dw--1-0-1-pid",
+            "dw-+1-0-1-pid",
+            "dw-1-0-1-ears",
+            "dw-01-0-1-pid",
         ] {
             assert_eq!(text.parse::<Name>(), Err(Unknown), "{text}");
         }

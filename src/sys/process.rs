@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::Pid;
 use std::io;
 
@@ -94,6 +94,24 @@ pub fn monotonic_nanos() -> u64 {
         secs * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
     })
 }
+/// Blocks all signals for this thread (`sigprocmask(2)`): they wait, also over execve(2).
+pub fn block_signals() {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+}
+
+/// Blocks no signal.
+pub fn unblock_signals() {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Sets the soft and the hard limit of open files; what is open already stays so.
+///
+/// # Errors
+/// As setrlimit(2).
+pub fn limit_open_files((soft, hard): (u64, u64)) -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?)
+}
+
 /// From now on a write to a pipe that nobody reads ends this process silently, as it ends other programs
 /// (`signal(7)`): Rust begins with SIGPIPE ignored. For verbs that only print; a primary must live on.
 pub fn end_at_broken_pipe() {

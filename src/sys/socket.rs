@@ -2,7 +2,7 @@
 
 use listenfd::ListenFd;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
     SockType, SockaddrStorage, UnixAddr, accept4, bind, connect, getpeername, getsockname, listen,
@@ -219,6 +219,31 @@ pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<bool> {
         fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags))?;
     }
     Ok(is_other)
+}
+
+/// Lets a descriptor through an execve(2), or not (`FD_CLOEXEC` in `fcntl(2)`).
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_inherited(fd: impl AsFd, inherited: bool) -> io::Result<()> {
+    let flags = if inherited { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fcntl(fd, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Takes a descriptor that was passed over an execve(2) by its number; `None` where there is none. To be called at the
+/// start, before anything else has taken it.
+#[must_use]
+pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: a number of our own table; that there is none is an error.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 || number < 3 {
+        return None;
+    }
+    // SAFETY: it was passed to this process to be its own, and nobody has taken it yet.
+    unsafe { libc::close(number) };
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Some(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Takes a descriptor that was passed to this process (`sd_listen_fds(3)`), whatever it is; `None` where it is taken already.

@@ -32,6 +32,8 @@ pub(crate) struct Unit {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// For the first primary alone.
+    first: Option<(String, String)>,
     listener: Option<TcpListener>,
     address: SocketAddr,
     blocking: bool,
@@ -63,6 +65,7 @@ impl Unit {
             program: program.to_owned(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             environment: vec![],
+            first: None,
             address: listener.local_addr().unwrap(),
             listener: Some(listener),
             blocking: false,
@@ -80,6 +83,12 @@ impl Unit {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable for the first primary, and its workers, alone.
+    pub(crate) fn env_once(mut self, name: &str, value: &str) -> Self {
+        self.first = Some((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -285,6 +294,13 @@ impl Manager {
             .env("RUNTIME_DIRECTORY", self.unit.folder())
             .env(MARKER, self.unit.folder())
             .envs(self.unit.environment.iter().map(|(name, value)| (name, value)))
+            .envs(
+                self.unit
+                    .first
+                    .iter()
+                    .filter(|_| self.lives == 0)
+                    .map(|(name, value)| (name, value)),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
             .stderr(Stdio::piped());
@@ -338,6 +354,13 @@ impl Manager {
         self.inits.push(life.init);
         drop(self.now());
         status
+    }
+
+    /// Whether the primary has not ended yet.
+    pub(crate) fn lives_on(&self) -> bool {
+        let Some(life) = &self.life else { return false };
+        let mut ended = [PollFd::new(life.report.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::ZERO).unwrap() == 0
     }
 
     /// Waits for a line of this primary on standard error that contains `text`, and returns it.

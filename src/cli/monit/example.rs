@@ -40,6 +40,7 @@ pub(super) fn app(slots: u16) -> App {
             name: "web".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: 999,
+            primaries: 0,
             unit: None,
             config: None,
             log: "memory".to_owned(),

@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a stranger may take to end.
@@ -46,11 +47,11 @@ impl Past {
         let mut found: Vec<_> = passed
             .carried
             .keys()
-            .filter_map(|name| match name {
-                Name::Worker { worker, slot, generation, part: Part::Pid } => {
-                    Some((WorkerId(*worker), Slot(*slot), Generation(*generation)))
-                }
-                _ => None,
+            .filter_map(|name| {
+                let Name::Worker { worker, slot, generation, part: Part::Pid } = name else {
+                    return None;
+                };
+                Some((WorkerId(*worker), Slot(*slot), Generation(*generation)))
             })
             .collect();
         found.retain(|(id, slot, generation)| {
@@ -277,6 +278,15 @@ impl Primary {
         }
     }
 
+    /// Goes on moving the output of a worker that is no business of ours otherwise.
+    pub(super) fn drain_named(&mut self, name: &Name, fd: OwnedFd) {
+        if let Name::Worker { worker, slot, generation, part } = *name {
+            let worker = WorkerId(worker);
+            let who = Identity { worker, slot: Slot(slot), generation: Generation(generation) };
+            self.drain(who, part, fd);
+        }
+    }
+
     fn drain(&mut self, who: Identity, part: Part, fd: OwnedFd) {
         let launch = self.launches.get(&who.generation);
         let mode = launch.map_or(LogMode::Auto, |launch| launch.settings.log);
@@ -284,8 +294,8 @@ impl Primary {
         worker::drain(who, mode, (part, fd), &mut ground);
     }
 
-    /// Processes that are in our control group, and are neither we nor our keeper. Outside of a unit others may be there
-    /// that we have no business with.
+    /// Processes that are in our control group, and are neither we nor our keeper; outside of a unit others may be there
+    /// that we have no business with. And whoever has been given a notify socket of ours.
     fn strangers(&self) -> Vec<(Pid, Option<WorkerId>)> {
         let mut pids = vec![];
         if let Some(groups) = &self.groups {
@@ -300,7 +310,16 @@ impl Primary {
         pids.retain(|pid| {
             *pid != own && !self.keeper.as_ref().is_some_and(|keeper| keeper.is(*pid))
         });
-        pids.into_iter().map(|pid| (pid, self.worker_of(pid))).collect()
+        let mut strangers: BTreeMap<Pid, Option<WorkerId>> =
+            pids.into_iter().map(|pid| (pid, None)).collect();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        for pid in all.map(Pid::from_raw) {
+            if let Some(worker) = self.worker_of(pid) {
+                strangers.insert(pid, Some(worker));
+            }
+        }
+        strangers.into_iter().collect()
     }
 
     /// The processes of the workers that have a channel.
@@ -313,7 +332,8 @@ impl Primary {
     /// Which worker of ours a process says that it belongs to, by its environment.
     fn worker_of(&self, pid: Pid) -> Option<WorkerId> {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let is_ours = procfs::variable(&environment, "DOGWATCH_APP")? == self.app.name;
+        let socket = Path::new(procfs::variable(&environment, "NOTIFY_SOCKET")?);
+        let is_ours = socket.parent() == Some(&self.app.folder);
         let worker = procfs::variable(&environment, "DOGWATCH_WORKER").filter(|_| is_ours)?;
         worker.parse().ok().map(WorkerId)
     }
@@ -326,7 +346,7 @@ impl Primary {
             if is_known || self.workers.values().any(|process| process.pid() == *pid) {
                 continue;
             }
-            let text = format!("process {pid} in our control group is none of ours; ending it");
+            let text = format!("process {pid} is of our unit and nobody that we know; ending it");
             self.log.say(Level::Warning, &text);
             process::signal(*pid, Signal::SIGTERM);
             if let Ok(pidfd) = pidfd::open(*pid) {

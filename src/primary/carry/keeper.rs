@@ -95,18 +95,23 @@ impl Keeper {
         let _ = nix::unistd::setsid();
         fork::ignore_signals();
         fork::retitle(&format!("dogwatch: keeper of {}", self.orders.app));
-        let (mut leash_is_gone, mut primary_is_dead) = (false, false);
+        let (mut leash_is_gone, mut primary_is_dead, mut door_is_gone) = (false, false, false);
         // Those of the workers that are to live on, and must not stand still because nobody reads.
         let mut pipes = vec![];
         while !(leash_is_gone && primary_is_dead) || self.orders.orphans_stay {
-            let mut watched = vec![(self.inside.as_fd(), PollFlags::POLLIN)];
+            let mut watched = vec![];
+            watched.extend((!door_is_gone).then(|| (self.inside.as_fd(), PollFlags::POLLIN)));
             watched.extend((!leash_is_gone).then(|| (self.leash.as_fd(), PollFlags::empty())));
             watched.extend((!primary_is_dead).then(|| (self.primary.as_fd(), PollFlags::POLLIN)));
             watched.extend(pipes.iter().map(|pipe: &OwnedFd| (pipe.as_fd(), PollFlags::POLLIN)));
             let Ok(come) = come(&watched) else { continue };
             let has_come = |fd: RawFd| come.contains(&fd);
             if has_come(self.inside.as_raw_fd()) {
-                return self.hand_over();
+                // At the end of the app it is gone with the FD store.
+                match (&self.inside).read(&mut [0]) {
+                    Ok(0) | Err(_) => door_is_gone = true,
+                    Ok(_) => return self.hand_over(),
+                }
             }
             leash_is_gone |= has_come(self.leash.as_raw_fd());
             if has_come(self.primary.as_raw_fd()) && !primary_is_dead {

@@ -14,6 +14,7 @@ pub(super) mod keeper;
 mod notebook;
 mod passed;
 mod state;
+pub(super) mod upgrade;
 
 pub(super) use adopt::{Past, supervisor};
 pub(super) use notebook::Notebook;
@@ -121,6 +122,10 @@ impl Primary {
         match past {
             Past::None => {}
             Past::Known(state, notebook) => {
+                if state.dogwatch != env!("CARGO_PKG_VERSION") {
+                    let text = format!("the last primary was dogwatch {}", state.dogwatch);
+                    self.log.say(Level::Notice, &text);
+                }
                 self.primaries = state.primaries.saturating_add(1);
                 (self.began, self.exits, known) = (state.began, state.exits, state.workers);
                 self.last_failure =

@@ -5,13 +5,14 @@
 //! refused by name instead of being given to every worker.
 
 use super::super::listeners::Listener;
+use super::upgrade::PASSED;
 use crate::protocol::store::{Name, Part};
 use crate::sys::{pidfd, socket};
 use libsystemd::activation;
 use listenfd::ListenFd;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 
 /// What was passed.
@@ -31,6 +32,9 @@ impl Passed {
     /// # Errors
     /// One line: which listener is none, and why.
     pub(in super::super) fn take() -> Result<Self, String> {
+        if let Some(inherited) = inherited() {
+            return Self::take_inherited(inherited);
+        }
         let unnamed = std::env::var_os("LISTEN_FDNAMES").is_none();
         let named = activation::receive_descriptors_with_names(false)
             .map_err(|e| format!("cannot adopt the passed sockets: {e}"))?;
@@ -47,7 +51,8 @@ impl Passed {
             // As sd_listen_fds_with_names(3) names what has no name.
             let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
             if Name::is_ours(&name) {
-                passed.carry(&mut from, at, name);
+                let fd = socket::take_passed(&mut from, at);
+                passed.carry(fd, name);
             } else {
                 passed.listeners.push(listener(&mut from, at, name)?);
             }
@@ -55,8 +60,24 @@ impl Passed {
         Ok(passed)
     }
 
-    fn carry(&mut self, from: &mut ListenFd, at: usize, text: String) {
-        let taken = socket::take_passed(from, at);
+    /// From the primary that this process was before it executed us.
+    fn take_inherited(inherited: Vec<(RawFd, String)>) -> Result<Self, String> {
+        let mut passed = Self::default();
+        for (number, name) in inherited {
+            let fd = socket::take_inherited(number);
+            match fd {
+                Some(fd) if !Name::is_ours(&name) => {
+                    let inode = socket::inode(&fd)
+                        .map_err(|e| format!("cannot adopt listener '{name}': {e}"))?;
+                    passed.listeners.push(Listener { name, fd, inode, own_path: None });
+                }
+                fd => passed.carry(fd, name),
+            }
+        }
+        Ok(passed)
+    }
+
+    fn carry(&mut self, taken: Option<OwnedFd>, text: String) {
         let refused = match (text.parse::<Name>(), taken) {
             (Err(_), _) => "a later version's",
             (Ok(_), None) => "nothing there",
@@ -91,6 +112,20 @@ impl Passed {
         }
         listeners
     }
+}
+
+/// What this process was passed by the primary that it was before: numbers and names.
+fn inherited() -> Option<Vec<(RawFd, String)>> {
+    let text = std::env::var(PASSED).ok()?;
+    let (pid, list) = text.split_once(':')?;
+    if pid.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    let one = |entry: &str| {
+        let (number, name) = entry.split_once('=')?;
+        Some((number.parse().ok()?, name.to_owned()))
+    };
+    Some(list.split(':').filter_map(one).collect())
 }
 
 /// Why a descriptor cannot be what its name says.

@@ -296,6 +296,17 @@ impl Channels {
         sent
     }
 
+    /// Waits until the workers have read what they were told, but not for ever.
+    pub(super) async fn flush(&self, patience: Duration) {
+        let has_unsent = || self.shared.lock().links.values().any(Link::has_unsent);
+        let flushed = async {
+            while has_unsent() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, flushed).await;
+    }
+
     /// Whether the programs' messages are news.
     pub(super) fn follow(&self, is_followed: bool) {
         self.shared.lock().is_followed = is_followed;

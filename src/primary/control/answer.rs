@@ -20,14 +20,17 @@ const LINES: u32 = 50;
 impl Primary {
     /// Answers a client. Who is gone by now misses nothing.
     pub(in super::super) fn answer(&mut self, question: Question) {
+        if matches!(question.call, Call::Upgrade) {
+            return self.begin_upgrade(Some(question.answer));
+        }
         let answer = self.find_answer(question.call);
         let _ = question.answer.send(answer);
     }
 
     fn find_answer(&mut self, call: Call) -> Result<Answer, Error> {
         match call {
-            // The client answers these two by itself.
-            Call::GetInfo | Call::GetInterfaceDescription(_) => Ok(Answer::Done),
+            // The client answers two by itself, and the third has its answer later.
+            Call::GetInfo | Call::GetInterfaceDescription(_) | Call::Upgrade => Ok(Answer::Done),
             Call::Describe => Ok(Answer::Primary(Box::new(self.describe()))),
             Call::List => Ok(Answer::Listed(Box::new(Listed { app: self.app(None) }))),
             Call::Show(which) => self.show(which.slot),
@@ -220,6 +223,7 @@ impl Primary {
             name: self.app.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            primaries: self.primaries,
             unit: self.app.unit.clone(),
             config: self.source.config.as_ref().map(|path| path.display().to_string()),
             log: self.log_place().to_owned(),

@@ -115,6 +115,7 @@ impl Client<'_> {
             }
             Ok(Answer::Restarted(slots)) => self.reply(Some(Restarted { slots })).await,
             Ok(Answer::Scaled { from, to }) => self.reply(Some(Scaled { from, to })).await,
+            Ok(Answer::Upgrading(upgraded)) => self.reply(Some(upgraded)).await,
             Ok(Answer::Killed(pids)) => self.reply(Some(Killed { pids })).await,
             Ok(Answer::Reloading { generation, .. }) if !waits => {
                 let generation = Some(generation);

@@ -13,7 +13,7 @@ use super::App;
 use super::tail::Tail;
 use crate::config::Error as Refused;
 use crate::config::values::Reader;
-use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Sent, Shown};
+use crate::protocol::control::{Call, Error, Listed, Logged, Primary, Sent, Shown, Upgraded};
 use crate::sys::socket;
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub(super) struct Question {
 
 /// What the loop answers.
 #[derive(Debug)]
-enum Answer {
+pub(super) enum Answer {
     Done,
     Primary(Box<Primary>),
     Listed(Box<Listed>),
@@ -60,6 +60,8 @@ enum Answer {
         to: u16,
     },
     Killed(Vec<i32>),
+    /// The new program can, and is about to.
+    Upgrading(Upgraded),
     /// A rollout to this generation was asked for; what happens from here on.
     Reloading {
         generation: u32,

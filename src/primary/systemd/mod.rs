@@ -177,12 +177,14 @@ impl Manager {
         }
         while let (Some(socket), Some(message)) = (&self.socket, self.waiting.front()) {
             let with = message.with.as_ref().map(|fd| fd.as_fd());
-            let sent = socket.try_io(Interest::WRITABLE, || {
-                socket::send(socket.as_fd(), message.text.as_bytes(), with)
-            });
-            match sent {
+            // The kernel is asked at once, not when the loop has looked: what is in the FD store is safe.
+            match socket::send(socket.as_fd(), message.text.as_bytes(), with) {
                 Ok(_) => drop(self.waiting.pop_front()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // The next look is to wait until there is room.
+                    let _: io::Result<()> = socket.try_io(Interest::WRITABLE, || Err(e));
+                    return;
+                }
                 // A manager that is gone is no reason to fail; it is looked for again.
                 Err(_) => self.socket = None,
             }

@@ -29,6 +29,7 @@ pub(super) struct Pipe {
     pub(super) part: Part,
     pub(super) end: OwnedFd,
     sink: Sink,
+    halt: output::Halt,
 }
 
 /// Where what comes out of a pipe goes.
@@ -46,7 +47,7 @@ impl Outlet {
         let mut ours = vec![];
         let mut pipe = |part, sink| {
             let (end, theirs) = output::pipe()?;
-            ours.push(Pipe { part, end, sink });
+            ours.push(Pipe { part, end, sink, halt: app.halt.subscribe() });
             io::Result::Ok(theirs)
         };
         let theirs = match sinks(app, mode, who) {
@@ -89,18 +90,18 @@ impl Pipe {
     ) -> Option<Self> {
         let (out, err) = sinks(app, mode, who).or_else(|| sinks(app, LogMode::Auto, who))?;
         let sink = if part == Part::Error { err.unwrap_or(out) } else { out };
-        Some(Self { part, end, sink })
+        Some(Self { part, end, sink, halt: app.halt.subscribe() })
     }
 
     pub(super) fn forward(self, who: Identity, tail: &Tail, outputs: &mut Outputs) {
-        let (name, tail, pipe) = (who.name(self.part), tail.clone(), self.end);
+        let (name, tail, pipe, halt) = (who.name(self.part), tail.clone(), self.end, self.halt);
         match self.sink {
             Sink::Journal(stream) => outputs.spawn(async move {
-                output::to_journal(pipe, stream, tail).await;
+                output::to_journal(pipe, stream, tail, halt).await;
                 name
             }),
             Sink::Console(lines) => outputs.spawn(async move {
-                output::to_console(pipe, lines, tail).await;
+                output::to_console(pipe, lines, tail, halt).await;
                 name
             }),
         };

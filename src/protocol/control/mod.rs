@@ -57,6 +57,8 @@ pub enum Call {
     Resume,
     /// Forget failures.
     Reset(MaybeSlot),
+    /// Execute the program that is installed now.
+    Upgrade,
     /// Would a reload be accepted?
     Check,
     /// Events as they happen.
@@ -289,6 +291,15 @@ pub struct Restarted {
     pub slots: Vec<u16>,
 }
 
+/// The reply of `Upgrade`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// What is executed.
+    pub program: String,
+    /// What it says of itself.
+    pub version: String,
+}
+
 /// A reply of `Subscribe`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Happened {
@@ -380,6 +391,7 @@ pub fn parse(message: Message) -> Result<Call, Error> {
         (INTERFACE, "Pause") => none(&parameters, Call::Pause),
         (INTERFACE, "Resume") => none(&parameters, Call::Resume),
         (INTERFACE, "Reset") => some(parameters, &["slot"]).map(Call::Reset),
+        (INTERFACE, "Upgrade") => none(&parameters, Call::Upgrade),
         (INTERFACE, "Check") => none(&parameters, Call::Check),
         (INTERFACE, "Subscribe") => some(parameters, &["messages"]).map(Call::Subscribe),
         (INTERFACE, "Send") => some(parameters, &["message", "slot"]).map(Call::Send),
@@ -438,7 +450,8 @@ impl Call {
             | Self::Send(_)
             | Self::Pause
             | Self::Resume
-            | Self::Reset(_) => false,
+            | Self::Reset(_)
+            | Self::Upgrade => false,
         }
     }
 
@@ -463,6 +476,7 @@ impl Call {
             Self::Pause => (own("Pause"), None),
             Self::Resume => (own("Resume"), None),
             Self::Reset(p) => (own("Reset"), object(p)),
+            Self::Upgrade => (own("Upgrade"), None),
             Self::Check => (own("Check"), None),
             Self::Subscribe(p) => (own("Subscribe"), object(p)),
             Self::Send(p) => (own("Send"), object(p)),

@@ -91,6 +91,9 @@ pub struct Primary {
     pub version: String,
     /// The primary's process.
     pub pid: u32,
+    /// How many primaries the app has had, this one included.
+    #[serde(default)]
+    pub primaries: u32,
     /// The systemd unit that it runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
