@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use systemd::Manager;
 use tail::Tail;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use worker::Process;
 
@@ -72,6 +72,8 @@ enum News {
     Message { worker: WorkerId, text: Option<String>, length: usize },
     /// A worker's process has ended that is no child of ours.
     Ended { worker: WorkerId, how: How },
+    /// Somebody is to know when all that was said before is written down.
+    Keep(oneshot::Sender<()>),
     /// A socket was opened because a program asked for it: its place in the list.
     Opened { at: usize, fd: Arc<OwnedFd> },
 }
@@ -339,7 +341,7 @@ impl Primary {
     /// A deadline has passed: what was said in time is heard first, all of it, before anything is decided. The primary
     /// itself may have stood still, and nobody is to be taken for hung because we were.
     async fn catch_up(&mut self, turn: Turn, news: &mut mpsc::Receiver<News>) -> Turn {
-        let mut events = vec![];
+        let (mut events, mut waiting) = (vec![], vec![]);
         let turn = if let Turn::News(News::Event(event)) = turn {
             events.push(event);
             Turn::Look
@@ -356,6 +358,7 @@ impl Primary {
                 quiet = 0;
                 match news {
                     News::Event(event) => events.push(event),
+                    News::Keep(kept) => waiting.push(kept),
                     News::Says { .. }
                     | News::Garbage { .. }
                     | News::Trouble { .. }
@@ -367,6 +370,9 @@ impl Primary {
         }
         self.core.handle_all(events, clock::now());
         self.settle();
+        for kept in waiting {
+            let _ = kept.send(());
+        }
         turn
     }
 
@@ -438,6 +444,10 @@ impl Primary {
                 self.on_message(worker, text.as_deref(), length);
             }
             News::Ended { worker, how } => self.ended(worker, how),
+            // What came before it was handled, and so written down.
+            News::Keep(kept) => {
+                let _ = kept.send(());
+            }
             News::Opened { at, fd } => self.store_opened(at, &fd),
         }
     }

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::path::Path;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// So many datagrams are read before the rest of the primary has its turn.
 const BATCH: usize = 64;
@@ -42,11 +42,19 @@ pub(super) async fn listen(
         if socket.readable().await.is_err() {
             return;
         }
-        let (notices, refused) = read_batch(&socket);
+        let (notices, refused, ready_is_next) = read_batch(&socket);
         for notice in notices.into_iter().filter(counts) {
             if news.send(to_news(worker, notice)).await.is_err() {
                 return;
             }
+        }
+        if ready_is_next {
+            // It is said once. Should we die with it in hand nobody would know, so it is taken when it is written down.
+            let (kept, is_kept) = oneshot::channel();
+            if news.send(News::Keep(kept)).await.is_err() || is_kept.await.is_err() {
+                return;
+            }
+            let _ = receive(&socket, &mut [0; MAX_DATAGRAM], Take::Yes);
         }
         let before = garbage;
         garbage += refused;
@@ -61,32 +69,53 @@ pub(super) async fn listen(
     }
 }
 
-/// Reads what is there, up to a limit. The same thing said many times counts once.
-fn read_batch(socket: &UnixDatagram) -> (Vec<Notice>, u64) {
+/// Reads what is there, up to a limit. The same thing said many times counts once. A `READY=1` is left where it is, and ends
+/// the reading; whether it has is returned.
+fn read_batch(socket: &UnixDatagram) -> (Vec<Notice>, u64, bool) {
     let mut notices: Vec<Notice> = Vec::new();
     let mut refused = 0;
     let mut buffer = [0; MAX_DATAGRAM];
     for _ in 0..BATCH {
-        let received = socket.try_io(Interest::READABLE, || receive(socket, &mut buffer));
-        match received {
+        let seen = socket.try_io(Interest::READABLE, || receive(socket, &mut buffer, Take::No));
+        let is_ready = matches!(&seen, Ok(Some(heard)) if heard.contains(&Notice::Ready));
+        if !is_ready && seen.is_ok() {
+            let _ = receive(socket, &mut buffer, Take::Yes);
+        }
+        match seen {
             Ok(Some(heard)) => {
                 for notice in heard {
                     if !notices.contains(&notice) {
                         notices.push(notice);
                     }
                 }
+                if is_ready {
+                    return (notices, refused, true);
+                }
             }
             Ok(None) => refused += 1,
             Err(_) => break,
         }
     }
-    (notices, refused)
+    (notices, refused, false)
+}
+
+/// Whether a datagram is taken from its socket.
+#[derive(Clone, Copy, Debug)]
+enum Take {
+    Yes,
+    No,
 }
 
 /// Receives one datagram; `None` if it is nothing that we listen to.
-fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<Option<Vec<Notice>>> {
-    use std::os::fd::AsFd as _;
-    let datagram = socket::receive(socket.as_fd(), buffer)?;
+fn receive(
+    socket: &UnixDatagram,
+    buffer: &mut [u8],
+    take: Take,
+) -> io::Result<Option<Vec<Notice>>> {
+    let datagram = match take {
+        Take::Yes => socket::receive(socket, buffer)?,
+        Take::No => socket::look(socket, buffer)?,
+    };
     let own = nix::unistd::geteuid().as_raw();
     let trusted = datagram.uid.is_some_and(|uid| uid == own || uid == 0);
     if !trusted || datagram.truncated {

@@ -304,6 +304,18 @@ pub struct Datagram {
 /// # Errors
 /// `WouldBlock` when there is none, else as recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    receive_with(socket, buffer, 0)
+}
+
+/// As [`receive`], and leaves the datagram where it is.
+///
+/// # Errors
+/// As [`receive`].
+pub fn look(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    receive_with(socket, buffer, libc::MSG_PEEK)
+}
+
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], more: libc::c_int) -> io::Result<Datagram> {
     let mut control = [0u64; CONTROL_WORDS];
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeros is a valid msghdr.
@@ -312,7 +324,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | more;
     // SAFETY: `message` points to a buffer and a control buffer of the lengths that it says.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     let length = usize::try_from(Errno::result(length)?).unwrap_or(0);

@@ -213,19 +213,19 @@ impl Primary {
     /// What was under way with a worker, and ended with the last primary, begins again.
     fn go_on_with(&mut self, worker: WorkerId, doing: Option<Doing>) {
         match doing {
+            // The last primary may have heard it and told nobody.
+            Some(Doing::Starting { .. }) => {
+                let evidence = self.channels.evidence(worker);
+                let ready = evidence.map(|evidence| Event::Ready { worker, evidence });
+                self.pending.extend(ready);
+            }
             Some(Doing::Ready { .. }) if !self.channels.admit(worker) => {
                 self.pending.push_back(Event::Leaving(worker));
             }
             Some(Doing::Draining { by_itself: false, .. }) if !self.withdraw(worker) => {
                 self.pending.push_back(Event::Drained(worker));
             }
-            Some(
-                Doing::Starting { .. }
-                | Doing::Ready { .. }
-                | Doing::Draining { .. }
-                | Doing::Stopping { .. },
-            )
-            | None => {}
+            Some(Doing::Ready { .. } | Doing::Draining { .. } | Doing::Stopping { .. }) | None => {}
         }
     }
 

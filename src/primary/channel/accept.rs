@@ -1,6 +1,7 @@
 //! Accepting for workers that take turns: a connection stays in the kernel's queue until somebody is free for it, so that
 //! a primary that dies has none in its hands.
 
+use super::super::carry::crash;
 use super::super::clock;
 use super::Shared;
 use crate::core::Time;
@@ -55,6 +56,7 @@ pub(super) async fn accept(shared: Shared, at: usize) {
                     match accepted {
                         Ok(connection) => {
                             is_told = false;
+                            crash::point("accepted");
                             shared.lock().take(at, connection);
                         }
                         Err(e) if is_clients_fault(&e) => {}

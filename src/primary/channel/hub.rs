@@ -1,7 +1,7 @@
 //! What all channels share: the sockets, who takes turns at them, and the links to the workers; and what each message of a
 //! worker does.
 
-use super::super::carry::Notebook;
+use super::super::carry::{Notebook, crash};
 use super::super::listeners::Listeners;
 use super::super::{News, clock};
 use super::link::{Handle, Link, Stage};
@@ -234,7 +234,9 @@ impl Hub {
         let whole = buffer[..seen].iter().rposition(|byte| *byte == b'\n')? + 1;
         link.lines.push(&buffer[..whole]);
         while self.hear_lines(worker, LINES) {}
+        crash::point("heard");
         self.keep();
+        crash::point("kept");
         let link = self.links.get_mut(&worker)?;
         let _ = socket::receive(link.socket.get_ref(), &mut self.buffer[..whole]);
         Some(Flow::More)
@@ -458,6 +460,7 @@ impl Hub {
             link.given.push_back((number, at));
             link.handles.push_back(Handle::Connection(number));
             link.say(node::connection(number, &key).into(), Some(connection));
+            crash::point("dealt");
             rota.give(worker, number);
         }
         if std::mem::take(is_waiting) {

@@ -2,7 +2,7 @@
 
 use super::super::worker::Identity;
 use super::Terms;
-use crate::core::Slot;
+use crate::core::{Evidence, Slot};
 use crate::protocol::lines::Lines;
 use crate::protocol::node::{self, Place};
 use crate::sys::socket;
@@ -87,6 +87,8 @@ pub(super) struct Link {
     pub(super) admitted: bool,
     /// We have told it to leave.
     pub(super) is_withdrawn: bool,
+    /// What has shown that it is ready.
+    pub(super) evidence: Option<Evidence>,
     /// It has been sent the message that says so.
     pub(super) is_told: bool,
     pub(super) servers: Vec<Server>,
@@ -126,6 +128,7 @@ impl Link {
             inode,
             admitted: false,
             is_withdrawn: false,
+            evidence: None,
             is_told: false,
             servers: vec![],
             given: VecDeque::new(),

@@ -3,7 +3,7 @@
 
 use super::hub::{Hub, Socket};
 use super::link::{Link, Server, Stage};
-use crate::core::WorkerId;
+use crate::core::{Evidence, WorkerId};
 use crate::protocol::node::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub(super) struct KnownLink {
     inode: u64,
     is_told: bool,
     is_marked: bool,
+    #[serde(default)]
+    evidence: Option<Evidence>,
     servers: Vec<Server>,
 }
 
@@ -58,6 +60,7 @@ struct WritingLink<'a> {
     inode: u64,
     is_told: bool,
     is_marked: bool,
+    evidence: Option<Evidence>,
     servers: &'a [Server],
 }
 
@@ -80,9 +83,10 @@ impl Hub {
         let socket = |s: &'_ Socket| s.asked.is_some() || s.data.is_some();
         let known = self.sockets.iter().enumerate().filter(|(_, s)| socket(s));
         let links = self.links.iter().map(|(id, link)| {
-            let Link { stage, inode, is_told, is_marked, servers, .. } = link;
-            let (stage, inode, is_told, is_marked) = (*stage, *inode, *is_told, *is_marked);
-            (*id, WritingLink { stage, inode, is_told, is_marked, servers })
+            let Link { stage, inode, is_told, is_marked, evidence, servers, .. } = link;
+            let (stage, inode, evidence) = (*stage, *inode, *evidence);
+            let (is_told, is_marked) = (*is_told, *is_marked);
+            (*id, WritingLink { stage, inode, is_told, is_marked, evidence, servers })
         });
         let written = serde_json::to_vec(&Writing {
             sockets: known
@@ -127,6 +131,7 @@ impl Hub {
     pub(super) fn resume(&mut self, mut link: Link) {
         if let Some(known) = self.known.remove(&link.who.worker) {
             let stage = known.stage;
+            link.evidence = known.evidence;
             (link.inode, link.is_marked, link.is_told) =
                 (known.inode, known.is_marked, known.is_told);
             // One that we have told to leave may have to be told again: it is withdrawn once more.

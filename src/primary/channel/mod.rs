@@ -30,12 +30,12 @@ pub(super) use link::Counters;
 pub(super) use memory::Memory;
 
 use super::News;
-use super::carry::Notebook;
+use super::carry::{Notebook, crash};
 use super::listeners::Listeners;
 use super::worker::Identity;
 use crate::config::Settings;
 use crate::config::values::{Balance, ReadyWhen};
-use crate::core::{Event, Slot, WorkerId};
+use crate::core::{Event, Evidence, Slot, WorkerId};
 use crate::protocol::node;
 use crate::sys::socket;
 use hub::{Flow, Hub};
@@ -109,8 +109,10 @@ impl Shared {
             let number = link.number();
             link.say(node::disconnect(number).into(), None);
             link.is_told = true;
+            crash::point("told");
             hub.changed = true;
             hub.keep();
+            crash::point("told-and-kept");
         }
     }
 
@@ -217,6 +219,11 @@ impl Channels {
         if !connections.is_empty() {
             drop(tokio::spawn(hands::sort_out(self.shared.clone(), connections, workers)));
         }
+    }
+
+    /// Returns what has shown that a worker is ready, if anything has.
+    pub(super) fn evidence(&self, worker: WorkerId) -> Option<Evidence> {
+        self.shared.lock().links.get(&worker)?.evidence
     }
 
     /// A worker is given new connections. Returns whether it may have them: not if it has left already.

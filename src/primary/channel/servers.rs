@@ -192,10 +192,18 @@ impl Hub {
         // Where the app's listeners are known, a socket for the program's own purposes is no evidence that it serves.
         let is_apps = at < self.managed || self.managed == 0;
         if is_apps && matches!(link.terms.ready, ReadyWhen::Listening | ReadyWhen::Auto) {
-            let event = Event::Ready { worker, evidence: Evidence::Listening };
-            self.outbox.push(News::Event(event));
+            self.is_shown(worker, Evidence::Listening);
         }
         self.join(worker, at);
+    }
+
+    /// A worker has shown that it is ready. That is kept until the core has heard it, whoever tells it.
+    pub(super) fn is_shown(&mut self, worker: WorkerId, evidence: Evidence) {
+        if let Some(link) = self.links.get_mut(&worker) {
+            link.evidence = Some(evidence);
+            self.changed = true;
+            self.outbox.push(News::Event(Event::Ready { worker, evidence }));
+        }
     }
 
     pub(super) fn on_close(&mut self, worker: WorkerId, key: &str) {

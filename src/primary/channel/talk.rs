@@ -3,7 +3,7 @@
 use super::super::News;
 use super::hub::Hub;
 use crate::config::values::ReadyWhen;
-use crate::core::{Event, Evidence, Slot, WorkerId};
+use crate::core::{Evidence, Slot, WorkerId};
 use crate::protocol::letter::{self, Letter, To};
 use crate::protocol::node;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub(super) fn on_message(hub: &mut Hub, worker: WorkerId, text: &str) {
     let Some(link) = hub.links.get_mut(&worker) else { return };
     link.counters.heard += 1;
     if text == node::READY && link.terms.ready == ReadyWhen::Message {
-        let event = Event::Ready { worker, evidence: Evidence::Message };
-        hub.outbox.push(News::Event(event));
+        hub.is_shown(worker, Evidence::Message);
     }
+    let Some(link) = hub.links.get_mut(&worker) else { return };
     match letter::parse(text) {
         None => {}
         Some(Ok(letter)) => deliver(hub, worker, &letter),
