@@ -35,8 +35,12 @@
 //!      ┌─────────┘
 //!      ▼
 //!  primary: perform(action) ──► sys     a failure comes back as an Event, never as `?`
-//!  then: STATUS= to systemd; sleep until poll_timeout()
+//!  then: write down what is known; STATUS= to systemd; sleep until poll_timeout()
 //! ```
+//!
+//! What is written down lies in systemd's FD store, with everything that connects the primary with its workers: the next
+//! primary goes on from there, whether this one was killed at any instruction or has executed a newer program
+//! (`primary::carry`). So actions may be done twice, and are made so that it does not matter.
 //!
 //! The data plane goes beside this: `primary::channel` passes connections to Node's workers without an event or an action
 //! for each; the core says who is admitted and withdrawn.
@@ -55,6 +59,7 @@
 //! - Every process that we made is on the roster until it is gone.
 //! - A generation and a worker's number are never used again, and settings are not forgotten while anybody could be
 //!   started from them.
+//! - The state can be written and read between any two actions, and everything goes on as it would have.
 //! - Every wait has a wake-up, and the rule that decides to wait sets it.
 //! - `READY=1` once for a start and once for each reload; `RELOADING=1` is always followed by it.
 
