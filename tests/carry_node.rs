@@ -147,6 +147,40 @@ fn a_connection_that_was_passed_is_not_passed_twice() {
 }
 
 #[test]
+fn one_that_dies_while_it_takes_over_forgets_nothing() {
+    if is_missing() {
+        return;
+    }
+    let mut manager = app(22, "round-robin", "plain.js").start();
+    manager.is_ready();
+    let clients = load(&manager, "20");
+    for _ in 0..20 {
+        manager.kill();
+        manager.start();
+        // It may be anywhere on its way.
+        std::thread::sleep(Duration::from_micros(rand(12_000)));
+    }
+    manager.kill();
+    manager.start();
+    manager.is_ready();
+    // A worker whose channel nobody knew would be ended by the stop signal, in the middle of what it does.
+    manager.signal(Signal::SIGHUP);
+    for _ in 0..3 {
+        let gone = manager.says("has gone");
+        assert!(gone.ends_with("it exited with status 0"), "{gone}");
+    }
+    clients.stop().assert_clean(1);
+    assert!(manager.stop().success());
+    manager.nothing_is_left_over();
+}
+
+/// Some number below this one.
+fn rand(below: u64) -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    std::collections::hash_map::RandomState::new().build_hasher().finish() % below
+}
+
+#[test]
 fn a_question_that_was_heard_is_answered() {
     for time in [1, 2, 3, 6, 9] {
         dies_at(20, &format!("heard:{time}"));

@@ -225,6 +225,12 @@ impl Supervisor {
         self.actions.pop_front()
     }
 
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// Returns when to call `handle(Event::Tick, now)` at the latest; `None` if only an event can change anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {

@@ -12,6 +12,7 @@ mod control;
 mod disk;
 mod listeners;
 mod log;
+mod news;
 mod notify;
 mod output;
 mod perform;
@@ -28,7 +29,7 @@ pub use carry::upgrade::trial;
 pub use source::Source;
 pub use systemd::unit;
 
-use crate::core::{Event, Generation, How, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
+use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
 use crate::protocol::store::Name;
 use crate::sys::cgroup::Delegated;
@@ -40,43 +41,21 @@ use channel::Channels;
 use control::{Control, Events, Question};
 use listeners::Listeners;
 use log::{Level, Log};
+use news::News;
 use serde::{Deserialize, Serialize};
 use signals::{Asked, Signals};
 use source::Launch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 use systemd::Manager;
 use tail::Tail;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use worker::Process;
 
 /// Why the primary did not start: one line, and at most one hint.
 pub type Refusal = crate::config::Error;
-
-/// What reaches the loop from the tasks that listen.
-#[derive(Debug)]
-enum News {
-    /// The core is to know.
-    Event(Event),
-    /// A worker's `STATUS=`.
-    Says { worker: WorkerId, text: String },
-    /// So many datagrams of a worker made no sense.
-    Garbage { worker: WorkerId, garbage: u64 },
-    /// Something is wrong that the operator should know of.
-    Trouble { text: String, hint: Option<String> },
-    /// A message of a worker's program, as JSON, for those who follow them; a long one has only its length.
-    Message { worker: WorkerId, text: Option<String>, length: usize },
-    /// A worker's process has ended that is no child of ours.
-    Ended { worker: WorkerId, how: How },
-    /// Somebody is to know when all that was said before is written down.
-    Keep(oneshot::Sender<()>),
-    /// A socket was opened because a program asked for it: its place in the list.
-    Opened { at: usize, fd: Arc<OwnedFd> },
-}
 
 /// Tasks that move the workers' output; each tells which pipe has ended.
 type Outputs = JoinSet<Name>;
@@ -100,8 +79,6 @@ use ground;
 /// News wait here when the loop is busy; a worker that says more waits too.
 const NEWS_WAITING: usize = 256;
 
-/// So many turns of the loop without news, and nothing more is to be heard.
-const QUIET_TURNS: u32 = 4;
 /// How long output that is still in the pipes is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Clients that ask nothing for this long at the end have what they wanted.
@@ -128,6 +105,8 @@ struct Primary {
     keeper: Option<Keeper>,
     /// How many primaries this app has had, this one included.
     primaries: u32,
+    /// So many things have happened since the state was written down.
+    unkept: usize,
     /// Not all that the workers had came back: they are to be relieved.
     wants_relief: bool,
     upgrade: Upgrade,
@@ -259,6 +238,7 @@ impl Primary {
             notebook: None,
             keeper: None,
             primaries: 1,
+            unkept: 0,
             wants_relief: false,
             upgrade: Upgrade::default(),
             pending: VecDeque::new(),
@@ -301,6 +281,10 @@ impl Primary {
             if leftovers {
                 self.sweep();
             }
+            // Not for each of many things that have happened at once.
+            if inbox.news.is_empty() || self.unkept > NEWS_WAITING {
+                self.keep();
+            }
             let due = self.core.poll_timeout();
             // In this order: whatever else goes on, systemd learns that we live.
             let mut turn = tokio::select! {
@@ -322,7 +306,7 @@ impl Primary {
                 Turn::Flush => self.manager.flush(),
                 Turn::Asked(asked) => self.on_signal(asked),
                 Turn::News(news) => {
-                    self.on_news(news);
+                    self.on_all(news, &mut inbox.news);
                     // A worker that never stops talking must not keep the operator waiting.
                     if let Ok(question) = inbox.questions.try_recv() {
                         self.answer(question);
@@ -336,44 +320,6 @@ impl Primary {
                 Turn::Look => {}
             }
         }
-    }
-
-    /// A deadline has passed: what was said in time is heard first, all of it, before anything is decided. The primary
-    /// itself may have stood still, and nobody is to be taken for hung because we were.
-    async fn catch_up(&mut self, turn: Turn, news: &mut mpsc::Receiver<News>) -> Turn {
-        let (mut events, mut waiting) = (vec![], vec![]);
-        let turn = if let Turn::News(News::Event(event)) = turn {
-            events.push(event);
-            Turn::Look
-        } else {
-            turn
-        };
-        let mut quiet = 0;
-        // A task that listens has its turn when the kernel was asked, and we have ours after it. A worker that never
-        // stops talking is not waited for.
-        while quiet < QUIET_TURNS && events.len() < NEWS_WAITING * 16 {
-            tokio::task::yield_now().await;
-            quiet += 1;
-            while let Ok(news) = news.try_recv() {
-                quiet = 0;
-                match news {
-                    News::Event(event) => events.push(event),
-                    News::Keep(kept) => waiting.push(kept),
-                    News::Says { .. }
-                    | News::Garbage { .. }
-                    | News::Trouble { .. }
-                    | News::Message { .. }
-                    | News::Ended { .. }
-                    | News::Opened { .. } => self.on_news(news),
-                }
-            }
-        }
-        self.core.handle_all(events, clock::now());
-        self.settle();
-        for kept in waiting {
-            let _ = kept.send(());
-        }
-        turn
     }
 
     /// Everybody is gone: their last words, and the last message to systemd, still find their way.
@@ -415,40 +361,6 @@ impl Primary {
             Asked::Upgrade => self.begin_upgrade(None),
             Asked::More => self.handle(Event::Scale(Scale::By(1))),
             Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),
-        }
-    }
-
-    fn on_news(&mut self, news: News) {
-        match news {
-            News::Event(event) => self.handle(event),
-            News::Says { worker, text } => {
-                if let Some(process) = self.workers.get_mut(&worker) {
-                    process.known.says = Some(text.clone());
-                }
-                self.log.say(Level::Debug, &format!("worker {worker} says: {text}"));
-            }
-            News::Garbage { worker, garbage } => {
-                let text = format!(
-                    "worker {worker} sent {garbage} datagrams that are no notifications; ignoring them"
-                );
-                self.log.say(Level::Warning, &text);
-            }
-            News::Trouble { text, hint } => {
-                self.log.say(Level::Warning, &text);
-                if let Some(hint) = hint {
-                    self.log.say(Level::Notice, &format!("hint: {hint}"));
-                }
-                self.events.tell("warning", &text);
-            }
-            News::Message { worker, text, length } => {
-                self.on_message(worker, text.as_deref(), length);
-            }
-            News::Ended { worker, how } => self.ended(worker, how),
-            // What came before it was handled, and so written down.
-            News::Keep(kept) => {
-                let _ = kept.send(());
-            }
-            News::Opened { at, fd } => self.store_opened(at, &fd),
         }
     }
 
@@ -497,14 +409,6 @@ impl Primary {
         self.launches.insert(generation, launch);
         self.handle(event);
         Ok(generation)
-    }
-
-    /// A worker's program has sent a message, and somebody follows them.
-    fn on_message(&mut self, worker: WorkerId, text: Option<&str>, length: usize) {
-        let Some(process) = self.workers.get(&worker) else { return };
-        if !self.events.message(worker, process.slot, process.generation, text, length) {
-            self.channels.follow(false);
-        }
     }
 
     fn refuse_reload(&mut self, reason: &str, hint: Option<&str>) {

@@ -21,14 +21,19 @@ impl Primary {
     /// Does what is queued, then tells systemd where things stand.
     pub(super) fn settle(&mut self) {
         loop {
-            self.keep();
+            self.unkept += 1;
+            // What is to be done or told is known before it is.
+            if self.core.has_actions() {
+                self.keep();
+            }
             while let Some(action) = self.core.poll_action() {
-                let is_once = matches!(action, Action::Spawn { .. } | Action::Terminate { .. });
+                let is_once = matches!(action, Action::Terminate { .. });
                 let name = action.name();
                 crash::point(&format!("before-{name}"));
                 self.perform(action);
                 crash::point(&format!("after-{name}"));
-                // All else may be done twice.
+                // All else can be done twice; and a worker that was made is in the FD store.
+                self.unkept += 1;
                 if is_once {
                     self.keep();
                 }
@@ -38,7 +43,6 @@ impl Primary {
                 None => break,
             }
         }
-        self.keep();
         self.manager.status(self.core.status());
         self.manager.extend(self.core.patience(), clock::now());
     }

@@ -144,10 +144,14 @@ impl Primary {
                 self.wants_relief = true;
             }
         }
-        self.recall_channels(&mut passed);
+        let of_channels = self.recall_channels(&mut passed);
         self.open_notebooks();
         if !(is_first && passed.carried.is_empty()) {
             self.take_back(passed.carried, known, is_first);
+        }
+        // Not before: should we be killed while we take back, what the last one knew of the channels is still there.
+        if let Some(notebook) = of_channels {
+            self.channels.write_to(notebook);
         }
         let sockets: Vec<_> = self.workers.values().map(Process::notify_socket).collect();
         runtime_dir::remove_stale(&self.app.folder, &sockets);
@@ -184,7 +188,7 @@ impl Primary {
     }
 
     /// The channels are as they were, and whatever was opened for programs is still open.
-    fn recall_channels(&mut self, passed: &mut Passed) {
+    fn recall_channels(&mut self, passed: &mut Passed) -> Option<Notebook> {
         let read = passed.carried.remove(&Name::Channels).map(|fd| {
             let (notebook, text) = Notebook::open(fd)?;
             Ok::<_, String>((notebook, Memory::read(&text)?))
@@ -212,13 +216,13 @@ impl Primary {
         self.channels.recall(memory, opened, self.primaries);
         let is_new = notebook.is_none();
         let notebook = notebook.map_or_else(|| Notebook::new("dogwatch-channels"), Ok);
-        let Ok(notebook) = notebook else { return };
+        let notebook = notebook.ok()?;
         if is_new {
             let _ = self.manager.put(Name::Channels, &notebook, Listen::No);
         } else if let Ok(fd) = notebook.as_fd().try_clone_to_owned() {
             self.manager.hold(Name::Channels, fd);
         }
-        self.channels.write_to(notebook);
+        Some(notebook)
     }
 
     /// A socket was opened because a program asked for it.
@@ -260,6 +264,9 @@ impl Primary {
 
     /// Writes down what is known now. A primary that cannot serves all the same.
     pub(super) fn keep(&mut self) {
+        if std::mem::take(&mut self.unkept) == 0 {
+            return;
+        }
         let written = state::write(self).map_err(io::Error::other);
         let Some(notebook) = &mut self.notebook else { return };
         if let Err(e) = written.and_then(|text| notebook.write(&text)) {
