@@ -216,6 +216,7 @@ impl Primary {
             log.say(Level::Info, &notice);
         }
         let mut manager = Manager::from_env();
+        let groups = carry::enter_group(&app, &log);
         let (keeper, connections) = carry::change_keepers(&app, launch, &mut passed, &mut manager);
         let events = Events::new((!app.in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, launch);
@@ -234,7 +235,7 @@ impl Primary {
             channels,
             workers: BTreeMap::new(),
             outputs: JoinSet::new(),
-            groups: None,
+            groups,
             notebook: None,
             keeper: None,
             primaries: 1,
@@ -252,7 +253,6 @@ impl Primary {
             last_failure: None,
             exits: BTreeMap::new(),
         };
-        primary.enter_group();
         primary.note_keeper(keeper);
         primary.go_on(past, passed, connections);
         primary.say_mended(&mended);

@@ -21,7 +21,7 @@ pub(super) use notebook::Notebook;
 pub(super) use passed::Passed;
 
 use super::channel::Memory;
-use super::log::Level;
+use super::log::{Level, Log};
 use super::source::Launch;
 use super::systemd::{Listen, Manager, needed, room};
 use super::worker::Process;
@@ -71,21 +71,23 @@ fn hire(
     Keeper::hire(orders, read)
 }
 
-impl Primary {
-    /// Under systemd each worker has a control group of its own, where the unit's is delegated to us.
-    pub(super) fn enter_group(&mut self) {
-        let groups = self.app.unit.as_ref().and_then(|_| Delegated::find());
-        match groups.as_ref().map(Delegated::enter_main) {
-            Some(Err(e)) => {
-                let text = format!(
-                    "cannot move into a control group of our own: {e}; workers share the unit's"
-                );
-                self.log.say(Level::Warning, &text);
-            }
-            Some(Ok(())) | None => self.groups = groups,
+/// Under systemd each worker has a control group of its own, where the unit's is delegated to us. To be called before
+/// anybody is made who would stay in the unit's own: with controllers for its children it takes no process.
+pub(super) fn enter_group(app: &App, log: &Log) -> Option<Delegated> {
+    let groups = app.unit.as_ref().and_then(|_| Delegated::find())?;
+    match groups.enter_main() {
+        Ok(()) => Some(groups),
+        Err(e) => {
+            let text = format!(
+                "cannot move into a control group of our own: {e}; workers share the unit's"
+            );
+            log.say(Level::Warning, &text);
+            None
         }
     }
+}
 
+impl Primary {
     pub(super) fn note_keeper(&mut self, keeper: io::Result<Keeper>) {
         match keeper {
             Ok(keeper) => {
