@@ -5,13 +5,14 @@ use super::super::log::Level;
 use super::super::source::{Launch, Source};
 use super::super::worker::{self, Found, Identity, Known};
 use super::super::{Primary, Refusal, ground};
+use super::keeper;
 use super::state::{self, State};
 use super::{Notebook, Passed};
 use crate::config::values::LogMode;
 use crate::core::{Event, Generation, How, Slot, State as Doing, Supervisor, WorkerId};
 use crate::protocol::procfs;
 use crate::protocol::store::{Name, Part};
-use crate::sys::{cgroup, pidfd, process};
+use crate::sys::{cgroup, pidfd};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -346,12 +347,20 @@ impl Primary {
             if is_known || self.workers.values().any(|process| process.pid() == *pid) {
                 continue;
             }
+            let Ok(pidfd) = pidfd::open(*pid) else { continue };
+            let is_keeper = keeper::is_one(*pid);
+            if pidfd::ended(&pidfd) != pidfd::Ended::No {
+                continue;
+            }
+            if is_keeper {
+                // We have relieved it, and it is just ending; one that does not answer is of no use.
+                let _ = pidfd::send(&pidfd, Signal::SIGKILL);
+                continue;
+            }
             let text = format!("process {pid} is of our unit and nobody that we know; ending it");
             self.log.say(Level::Warning, &text);
-            process::signal(*pid, Signal::SIGTERM);
-            if let Ok(pidfd) = pidfd::open(*pid) {
-                drop(tokio::spawn(end(pidfd)));
-            }
+            let _ = pidfd::send(&pidfd, Signal::SIGTERM);
+            drop(tokio::spawn(end(pidfd)));
         }
     }
 

@@ -221,6 +221,11 @@ fn discard(pipe: &OwnedFd) -> bool {
     !matches!(nix::unistd::read(pipe, &mut buffer), Ok(0))
 }
 
+/// Whether a process is somebody's keeper, by its name.
+pub(super) fn is_one(pid: Pid) -> bool {
+    std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"dogwatch-keeper\n")
+}
+
 /// Returns another read end of the leash, of whichever end there is (`proc_pid_fd(5)`: opening the link opens the pipe).
 ///
 /// # Errors
