@@ -243,6 +243,7 @@ impl Primary {
         }
         let same = known.map(|known| (Pid::from_raw(known.pid), known.start_time));
         let same = same.filter(|(pid, time)| pidfd::start_time(*pid).is_ok_and(|now| now == *time));
+        let same = same.filter(|(pid, _)| pid.as_raw() > 1 && *pid != nix::unistd::getpid());
         let leads = |pid: &Pid| nix::unistd::getpgid(Some(*pid)) == Ok(*pid);
         let says = left.strangers.iter().find(|(pid, id)| *id == Some(who.worker) && leads(pid));
         let pid = same.map(|(pid, _)| pid).or(says.map(|(pid, _)| *pid))?;
