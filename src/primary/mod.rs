@@ -235,6 +235,7 @@ impl Primary {
             log.say(Level::Info, &notice);
         }
         let mut manager = Manager::from_env();
+        carry::refuse(&log, &mut passed, &mut manager);
         let (keeper, connections) = carry::change_keepers(&app, launch, &mut passed, &mut manager);
         let events = Events::new((!app.in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, launch);

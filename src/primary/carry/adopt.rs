@@ -36,7 +36,9 @@ pub(in super::super) enum Past {
 impl Past {
     /// Reads what was written down.
     pub(in super::super) fn read(passed: &mut Passed) -> Self {
-        let why = match passed.carried.remove(&Name::State).map(Notebook::open) {
+        let stored = passed.carried.remove(&Name::State);
+        let is_stored = stored.is_some();
+        let why = match stored.map(Notebook::open) {
             Some(Ok((notebook, text))) => match state::read(&text).and_then(revived) {
                 Ok(state) => return Self::Known(Box::new(state), notebook),
                 Err(why) => why,
@@ -58,7 +60,13 @@ impl Past {
             let sane = id.0 < u64::MAX / 2 && generation.0 < u32::MAX / 2;
             sane && slot.0 < crate::core::MAX_SLOTS
         });
-        if found.is_empty() { Self::None } else { Self::Lost { why, found } }
+        if found.is_empty() {
+            if is_stored {
+                passed.refused.push((Name::State.to_string(), why));
+            }
+            return Self::None;
+        }
+        Self::Lost { why, found }
     }
 
     /// The settings that are in force; those of the file where nothing is known.
