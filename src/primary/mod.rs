@@ -294,7 +294,7 @@ impl Primary {
                 return outcome;
             }
             if self.upgrade.is_due() {
-                self.execute().await;
+                self.execute(signals, inbox).await;
             }
             let leftovers = self.has_leftovers();
             if leftovers {
