@@ -30,7 +30,7 @@ pub use systemd::unit;
 
 use crate::core::{Event, Generation, How, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
-use crate::protocol::store::Name;
+use crate::protocol::store::{Name, Part};
 use crate::sys::cgroup::Delegated;
 use app::App;
 use carry::keeper::Keeper;
@@ -330,7 +330,7 @@ impl Primary {
                 Turn::Tick => self.handle(Event::Tick),
                 Turn::Answer(question) => self.answer(question),
                 Turn::Silent(name) => {
-                    name.iter().for_each(|name| self.manager.drop_stored(name));
+                    name.iter().for_each(|name| self.fell_silent(name));
                 }
                 Turn::Look => {}
             }
@@ -440,6 +440,17 @@ impl Primary {
             }
             News::Ended { worker, how } => self.ended(worker, how),
             News::Opened { at, fd } => self.store_opened(at, &fd),
+        }
+    }
+
+    /// Nobody will write to this pipe any more. A worker that lives has closed it.
+    fn fell_silent(&mut self, name: &Name) {
+        self.manager.drop_stored(name);
+        if let Name::Worker { worker, part: Part::Output, .. } = name
+            && let Some(process) = self.workers.get_mut(&WorkerId(*worker))
+        {
+            process.known.is_mute = true;
+            self.keep();
         }
     }
 

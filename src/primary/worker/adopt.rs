@@ -60,6 +60,7 @@ pub(in super::super) fn adopt(
         notify_socket: runtime_dir::notify_socket(&ground.app.folder, who.worker.0),
         group: None,
         is_left: false,
+        is_mute: false,
         says: None,
     });
     let mut lost = None;
@@ -67,7 +68,7 @@ pub(in super::super) fn adopt(
     for part in [Part::Output, Part::Error] {
         if let Some(end) = found.parts.remove(&part) {
             resume_output(who, settings.log, (part, end), &tail, ground);
-        } else if part == Part::Output && is_piped(settings.log) {
+        } else if part == Part::Output && is_piped(settings.log) && !known.is_mute {
             lost = Some("its output");
         }
     }
