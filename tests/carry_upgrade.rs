@@ -159,8 +159,18 @@ fn upgrade_in_a_rollout(manager: &mut Manager) {
 
 #[test]
 fn a_primary_that_ends_is_not_upgraded() {
-    let run =
-        ["--name", "shop", "--ready", "alive:20ms", "--settle", "0ms", "--stop-timeout", "2s"];
+    let run = [
+        "--name",
+        "shop",
+        "--ready",
+        "alive:20ms",
+        "--settle",
+        "0ms",
+        "--stop-timeout",
+        "2s",
+        "--drain",
+        "0s",
+    ];
     let mut manager = Unit::script(&run, "trap '' TERM; while :; do sleep 0.1; done").start();
     manager.is_ready();
     manager.signal(Signal::SIGTERM);
