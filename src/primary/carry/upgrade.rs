@@ -34,6 +34,8 @@ const TRIAL: &str = "upgrade-trial";
 const VERSION: &str = "version ";
 /// Where the trial finds the two memories.
 const MEMORIES: [i32; 2] = [3, 4];
+/// A memory that is written while it is read is read so often.
+const READINGS: u32 = 20;
 /// How long the new program may take to show that it can.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the journal may take for what is in our hands.
@@ -277,6 +279,11 @@ fn read_all(pipe: OwnedFd) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
+/// Reads once more what could not be read: the primary lives, and goes on writing while it is read.
+fn again(read: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    (1..READINGS).find_map(|_| read().ok()).map_or_else(read, Ok)
+}
+
 /// Whether this program could go on where a primary stopped whose memories are passed; returns our version, or why not.
 ///
 /// # Errors
@@ -286,12 +293,13 @@ pub fn trial() -> Result<String, crate::config::Error> {
         let file = File::open(format!("/proc/self/fd/{number}")).map_err(|e| e.to_string())?;
         Notebook::open(file.into()).map(|(_, text)| text)
     };
-    let [of_state, of_channels] = MEMORIES.map(read);
-    let known = of_state
-        .and_then(|text| state::read(&text))
-        .and_then(|state| state.core.revive(clock::now()));
+    let [of_state, of_channels] = MEMORIES;
+    let known = again(|| {
+        let state = read(of_state).and_then(|text| state::read(&text))?;
+        state.core.revive(clock::now()).map(drop)
+    });
     known.map_err(|why| refusal(format!("cannot read the state: {why}")))?;
-    let channels = of_channels.and_then(|text| Memory::read(&text));
+    let channels = again(|| Memory::read(&read(of_channels)?).map(drop));
     channels.map_err(|why| refusal(format!("cannot read the state of the channels: {why}")))?;
     Ok(format!("{VERSION}{}", env!("CARGO_PKG_VERSION")))
 }
