@@ -4,9 +4,10 @@
 //! older and a newer program read each other's.
 
 use super::policy::Policy;
+use super::rollout::Rollout;
 use super::time::Time;
 use super::worker::{Generation, Slot, State, Worker, WorkerId};
-use super::{MAX_SLOTS, Record, Supervisor};
+use super::{Action, MAX_SLOTS, Record, Supervisor};
 use std::time::Duration;
 
 /// Nobody listened while there was no primary: what was due then has this much longer.
@@ -26,6 +27,7 @@ impl Supervisor {
                 State::Ready { .. } | State::Draining { .. } | State::Stopping { .. } => {}
             }
         }
+        self.actions.retain(|action| !matches!(action, Action::Exit(_)));
         if self.goal.stopping.take().is_some() {
             (self.started, self.exited) = (false, false);
             self.records.values_mut().for_each(Record::forgive);
@@ -77,6 +79,11 @@ impl Supervisor {
         self.roster.iter().map(|(id, worker)| (*id, worker.slot, worker.generation))
     }
 
+    /// Returns the generations that somebody may be started from.
+    pub fn all_settings(&self) -> impl Iterator<Item = Generation> {
+        self.policies.keys().copied()
+    }
+
     /// Returns the generation that is to serve.
     #[must_use]
     pub fn goal(&self) -> Generation {
@@ -92,15 +99,15 @@ impl Supervisor {
     /// Whether it is still to be done that this worker's process is made.
     #[must_use]
     pub fn is_unborn(&self, worker: WorkerId) -> bool {
-        let is_spawn = |action: &super::Action| matches!(action, super::Action::Spawn { worker: id, .. } if *id == worker);
+        let is_spawn =
+            |action: &Action| matches!(action, Action::Spawn { worker: id, .. } if *id == worker);
         self.actions.iter().any(is_spawn)
     }
 
     /// A worker's process was made, though that had not been written down any more.
     pub fn is_born(&mut self, worker: WorkerId) {
-        self.actions.retain(
-            |action| !matches!(action, super::Action::Spawn { worker: id, .. } if *id == worker),
-        );
+        self.actions
+            .retain(|action| !matches!(action, Action::Spawn { worker: id, .. } if *id == worker));
     }
 
     /// A starting worker has no process: it is to be made again.
@@ -110,7 +117,7 @@ impl Supervisor {
             && !self.is_unborn(worker)
         {
             let (slot, generation) = (*slot, *generation);
-            self.actions.push_front(super::Action::Spawn { worker, slot, generation });
+            self.actions.push_front(Action::Spawn { worker, slot, generation });
         }
     }
 
@@ -122,10 +129,13 @@ impl Supervisor {
         if let Some(lost) = named.into_iter().find(|generation| !known(generation)) {
             return Some(format!("generation {lost} has no settings"));
         }
-        if !(1..=MAX_SLOTS).contains(&self.goal.slots)
-            || self.records.len() > usize::from(MAX_SLOTS)
-        {
-            return Some(format!("{} slots", self.goal.slots));
+        let slots = self.policies.values().map(|policy| policy.slots).chain([self.goal.slots]);
+        let mut slots = slots.chain(self.rollout.iter().flat_map(Rollout::all_slots));
+        if let Some(slots) = slots.find(|slots| !(1..=MAX_SLOTS).contains(slots)) {
+            return Some(format!("{slots} slots"));
+        }
+        if self.records.len() > usize::from(MAX_SLOTS) {
+            return Some(format!("{} slots", self.records.len()));
         }
         let newest = self.roster.keys().next_back().map_or(0, |id| id.0);
         if newest >= self.next_worker || self.next_worker > u64::MAX / 2 {
@@ -135,13 +145,29 @@ impl Supervisor {
         if latest.is_some_and(|latest| latest > self.latest) || self.latest.0 > u32::MAX / 2 {
             return Some(format!("the latest generation is {}", self.latest));
         }
+        let undoable = |action: &&Action| match action {
+            Action::Spawn { worker, slot, generation } => {
+                let known = self.roster.get(worker);
+                known.is_none_or(|known| (known.slot, known.generation) != (*slot, *generation))
+            }
+            Action::Forget(generation) => known(generation),
+            Action::Admit(_)
+            | Action::Withdraw(_)
+            | Action::Terminate { .. }
+            | Action::Kill(_)
+            | Action::Report(_)
+            | Action::Exit(_) => false,
+        };
+        if let Some(action) = self.actions.iter().find(undoable) {
+            return Some(format!("'{}' cannot be done", action.name()));
+        }
         self.broken_reference()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Event, Evidence};
+    use super::super::{Event, Evidence};
     use super::*;
 
     const NOW: Time = Time::from_secs(100);
@@ -217,6 +243,116 @@ mod tests {
             };
             assert!(spoiled(&change).is_err(), "{pointer}: {nonsense}");
         }
+    }
+
+    /// Puts nonsense in the place of everything that there is in a document, one after the other.
+    fn each_spoiled(
+        value: &serde_json::Value,
+        root: &serde_json::Value,
+        at: &str,
+        see: &mut dyn FnMut(&str, serde_json::Value),
+    ) {
+        let nonsense = [
+            serde_json::json!(null),
+            serde_json::json!(0),
+            serde_json::json!(1),
+            serde_json::json!(u16::MAX),
+            serde_json::json!(u32::MAX),
+            serde_json::json!(u64::MAX),
+            serde_json::json!(""),
+            serde_json::json!([]),
+            serde_json::json!({}),
+        ];
+        for instead in nonsense {
+            let mut spoiled = root.clone();
+            *spoiled.pointer_mut(at).unwrap() = instead;
+            see(at, spoiled);
+        }
+        let list = value.as_array().into_iter().flatten().enumerate();
+        let list = list.map(|(n, value)| (n.to_string(), value));
+        let map = value.as_object().into_iter().flatten().map(|(n, value)| (n.clone(), value));
+        for (name, value) in list.chain(map) {
+            each_spoiled(value, root, &format!("{at}/{name}"), see);
+        }
+    }
+
+    /// Does as the shell does, and says what it could not have done.
+    fn live(mut supervisor: Supervisor) {
+        let mut now = NOW;
+        let mut policies: Vec<Generation> = supervisor.all_settings().collect();
+        for turn in 0..24 {
+            let mut events = vec![Event::Tick];
+            while let Some(action) = supervisor.poll_action() {
+                match action {
+                    Action::Spawn { worker, generation, .. } => {
+                        assert!(policies.contains(&generation), "{worker} has no settings");
+                        events.push(Event::Ready { worker, evidence: Evidence::Notify });
+                    }
+                    Action::Withdraw(worker) => events.push(Event::Drained(worker)),
+                    Action::Terminate { worker, .. } | Action::Kill(worker) => {
+                        events.push(Event::Exited {
+                            worker,
+                            how: super::super::How::Unknown,
+                            left: false,
+                        });
+                    }
+                    Action::Forget(generation) => policies.retain(|kept| *kept != generation),
+                    Action::Exit(_) => assert!(turn > 12, "it ends unasked"),
+                    Action::Admit(_) | Action::Report(_) => {}
+                }
+            }
+            if turn == 4 {
+                policies.push(supervisor.next_generation());
+                events.push(Event::Reload { policy: policy() });
+            }
+            if turn == 12 {
+                events.push(Event::Stop);
+            }
+            now = now + Duration::from_secs(1);
+            supervisor.handle_all(events, now);
+        }
+    }
+
+    #[test]
+    fn whatever_was_written_is_refused_or_gone_on_with() {
+        let mut rolling = begun();
+        rolling.handle(Event::Tick, NOW + Duration::from_secs(1));
+        rolling.handle(Event::Reload { policy: policy() }, NOW);
+        let mut halfway = rolling.clone();
+        while halfway.poll_action().is_some() {}
+        let evidence = Evidence::Notify;
+        halfway.handle(Event::Ready { worker: WorkerId(3), evidence }, NOW);
+        halfway.handle(Event::Reload { policy: policy() }, NOW);
+        let mut failed = halfway.clone();
+        let how = super::super::How::Exited(1);
+        failed.handle(Event::Exited { worker: WorkerId(3), how, left: false }, NOW);
+        let mut stopping = begun();
+        stopping.handle(Event::Stop, NOW);
+        let mut broken = vec![];
+        let (mut seen, mut believed) = (0, 0);
+        for state in [begun(), rolling, halfway, failed, stopping].map(|state| json(&state)) {
+            each_spoiled(&state, &state, "", &mut |at, spoiled| {
+                seen += 1;
+                let lives = std::panic::catch_unwind(|| {
+                    let read = serde_json::from_value::<Supervisor>(spoiled.clone());
+                    if let Ok(Ok(read)) = read.map(|read| read.revive(NOW)) {
+                        live(read);
+                        return true;
+                    }
+                    false
+                });
+                match lives {
+                    Ok(true) => believed += 1,
+                    Ok(false) => {}
+                    Err(why) => {
+                        let why = why.downcast_ref::<String>().cloned().unwrap_or_default();
+                        broken.push(format!("{at}: {:?}: {why}", spoiled.pointer(at)));
+                    }
+                }
+            });
+        }
+        assert!(seen > 1000 && believed > 100, "{believed} of {seen}");
+        assert!(broken.is_empty(), "{} of {seen}:\n{}", broken.len(), broken.join("\n"));
     }
 
     #[test]

@@ -433,7 +433,7 @@ impl Supervisor {
         let Some(worker) = self.roster.get_mut(&id).filter(|w| !w.is_stopping()) else {
             return;
         };
-        let patience = unused + self.policies[&worker.generation].stop_timeout;
+        let patience = unused.saturating_add(self.policies[&worker.generation].stop_timeout);
         worker.state = State::Stopping { kill: Some(now + patience) };
         self.ask(id, why);
     }

@@ -32,6 +32,11 @@ pub(super) struct Rollout {
 }
 
 impl Rollout {
+    /// The numbers of slots that it may set.
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = u16> {
+        self.slots.into_iter().chain(self.slots_before)
+    }
+
     /// The operator has spoken since: the number of slots is not the rollout's business any more.
     pub(super) fn forget_slots(&mut self) {
         (self.slots, self.slots_before) = (None, None);

@@ -31,7 +31,7 @@ pub use systemd::unit;
 
 use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
-use crate::protocol::store::Name;
+use crate::protocol::store::{Name, Part};
 use crate::sys::cgroup::Delegated;
 use app::App;
 use carry::keeper::Keeper;
@@ -217,6 +217,7 @@ impl Primary {
         }
         let mut manager = Manager::from_env();
         let groups = carry::enter_group(&app, &log);
+        carry::refuse(&log, &mut passed, &mut manager);
         let (keeper, connections) = carry::change_keepers(&app, launch, &mut passed, &mut manager);
         let events = Events::new((!app.in_journal).then(|| app.recent.clone()));
         let (control, questions) = open_control(&app, &log, launch);
@@ -275,7 +276,7 @@ impl Primary {
                 return outcome;
             }
             if self.upgrade.is_due() {
-                self.execute().await;
+                self.execute(signals, inbox).await;
             }
             let leftovers = self.has_leftovers();
             if leftovers {
@@ -315,7 +316,7 @@ impl Primary {
                 Turn::Tick => self.handle(Event::Tick),
                 Turn::Answer(question) => self.answer(question),
                 Turn::Silent(name) => {
-                    name.iter().for_each(|name| self.manager.drop_stored(name));
+                    name.iter().for_each(|name| self.fell_silent(name));
                 }
                 Turn::Look => {}
             }
@@ -361,6 +362,17 @@ impl Primary {
             Asked::Upgrade => self.begin_upgrade(None),
             Asked::More => self.handle(Event::Scale(Scale::By(1))),
             Asked::Fewer => self.handle(Event::Scale(Scale::By(-1))),
+        }
+    }
+
+    /// Nobody will write to this pipe any more. A worker that lives has closed it.
+    fn fell_silent(&mut self, name: &Name) {
+        self.manager.drop_stored(name);
+        if let Name::Worker { worker, part: Part::Output, .. } = name
+            && let Some(process) = self.workers.get_mut(&WorkerId(*worker))
+        {
+            process.known.is_mute = true;
+            self.unkept += 1;
         }
     }
 

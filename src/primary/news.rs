@@ -29,7 +29,7 @@ pub(super) enum News {
 }
 
 /// So many turns of the loop without news, and nothing more is to be heard.
-const QUIET_TURNS: u32 = 4;
+pub(super) const QUIET_TURNS: u32 = 4;
 
 /// So many pieces of news are taken together.
 const BATCH: usize = 256;

@@ -1,6 +1,9 @@
 //! The signals to the primary, and what each asks.
 
+use std::future::Future as _;
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks.
@@ -37,6 +40,15 @@ impl Signals {
             more: signal(number(nix::sys::signal::Signal::SIGTTIN))?,
             fewer: signal(number(nix::sys::signal::Signal::SIGTTOU))?,
         })
+    }
+
+    /// Returns what was caught and not yet returned, without waiting.
+    pub(super) fn caught(&mut self) -> Option<Asked> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.next()).poll(&mut context) {
+            Poll::Ready(asked) => Some(asked),
+            Poll::Pending => None,
+        }
     }
 
     pub(super) async fn next(&mut self) -> Asked {

@@ -57,13 +57,20 @@ pub fn signal(child: Pid, signal: Signal) {
 
 /// Sends a signal to every process of the group that `leader` began, whether or not the leader still lives.
 pub fn signal_group(leader: Pid, signal: Signal) {
-    let _ = kill(Pid::from_raw(-leader.as_raw()), signal);
+    if let Some(group) = group(leader) {
+        let _ = kill(group, signal);
+    }
+}
+
+/// As kill(2) takes it. Nobody whom we have started leads group 0 or 1, which mean our own and everybody there.
+fn group(leader: Pid) -> Option<Pid> {
+    (leader.as_raw() > 1).then(|| Pid::from_raw(-leader.as_raw()))
 }
 
 /// Whether any process of that group is left, zombies included. While one is, its number is not used again.
 #[must_use]
 pub fn group_exists(leader: Pid) -> bool {
-    kill(Pid::from_raw(-leader.as_raw()), None) != Err(Errno::ESRCH)
+    group(leader).is_some_and(|group| kill(group, None) != Err(Errno::ESRCH))
 }
 
 /// Raises the soft limit of open files to the hard one and returns what it was, soft and hard: the primary holds a

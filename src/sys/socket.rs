@@ -154,6 +154,12 @@ pub fn own_path(fd: impl AsFd) -> Option<PathBuf> {
     address.path().map(Path::to_path_buf)
 }
 
+/// Whether it is a unix socket.
+#[must_use]
+pub fn is_local(fd: impl AsFd) -> bool {
+    getsockname::<UnixAddr>(fd.as_fd().as_raw_fd()).is_ok()
+}
+
 /// Whether it carries datagrams and not streams.
 ///
 /// # Errors

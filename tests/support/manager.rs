@@ -38,6 +38,7 @@ pub(crate) struct Unit {
     address: SocketAddr,
     blocking: bool,
     store_max: Option<usize>,
+    alone: bool,
 }
 
 impl Unit {
@@ -70,6 +71,7 @@ impl Unit {
             listener: Some(listener),
             blocking: false,
             store_max: None,
+            alone: false,
         }
     }
 
@@ -108,6 +110,12 @@ impl Unit {
     /// `FileDescriptorStoreMax=`, told in `$FDSTORE` as systemd 254 does; without, it is 512 and not told.
     pub(crate) fn store_max(mut self, max: usize) -> Self {
         self.store_max = Some(max);
+        self
+    }
+
+    /// No service manager: nobody is told anything, and nothing is stored.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
         self
     }
 
@@ -304,6 +312,9 @@ impl Manager {
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
             .stderr(Stdio::piped());
+        if self.unit.alone {
+            command.env_remove("NOTIFY_SOCKET");
+        }
         command
     }
 

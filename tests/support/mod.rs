@@ -1,6 +1,7 @@
 //! What the tests above the core share: finding programs, waiting for events with a bound, and a skip that CI refuses.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
 
+pub(crate) mod carry;
 pub(crate) mod control;
 pub(crate) mod init;
 pub(crate) mod manager;

@@ -152,3 +152,11 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
     // SAFETY: kcmp(2) takes numbers.
     unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other) == 0 }
 }
+
+/// A descriptor of a process that has not been reaped.
+#[expect(unsafe_code, reason = "nix lacks pidfd_open(2)")]
+pub(crate) fn pidfd(pid: i32) -> OwnedFd {
+    // SAFETY: it takes numbers.
+    let made = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(RawFd::try_from(made).unwrap())
+}

@@ -37,7 +37,9 @@ pub(in super::super) enum Past {
 impl Past {
     /// Reads what was written down.
     pub(in super::super) fn read(passed: &mut Passed) -> Self {
-        let why = match passed.carried.remove(&Name::State).map(Notebook::open) {
+        let stored = passed.carried.remove(&Name::State);
+        let is_stored = stored.is_some();
+        let why = match stored.map(Notebook::open) {
             Some(Ok((notebook, text))) => match state::read(&text).and_then(revived) {
                 Ok(state) => return Self::Known(Box::new(state), notebook),
                 Err(why) => why,
@@ -59,7 +61,13 @@ impl Past {
             let sane = id.0 < u64::MAX / 2 && generation.0 < u32::MAX / 2;
             sane && slot.0 < crate::core::MAX_SLOTS
         });
-        if found.is_empty() { Self::None } else { Self::Lost { why, found } }
+        if found.is_empty() {
+            if is_stored {
+                passed.refused.push((Name::State.to_string(), why));
+            }
+            return Self::None;
+        }
+        Self::Lost { why, found }
     }
 
     /// The settings that are in force; those of the file where nothing is known.
@@ -244,6 +252,7 @@ impl Primary {
         }
         let same = known.map(|known| (Pid::from_raw(known.pid), known.start_time));
         let same = same.filter(|(pid, time)| pidfd::start_time(*pid).is_ok_and(|now| now == *time));
+        let same = same.filter(|(pid, _)| pid.as_raw() > 1 && *pid != nix::unistd::getpid());
         let leads = |pid: &Pid| nix::unistd::getpgid(Some(*pid)) == Ok(*pid);
         let says = left.strangers.iter().find(|(pid, id)| *id == Some(who.worker) && leads(pid));
         let pid = same.map(|(pid, _)| pid).or(says.map(|(pid, _)| *pid))?;

@@ -33,6 +33,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+/// What cannot be used leaves the FD store, before anything else is put there under its name. That takes all of the name,
+/// so of two the one that is used is put there again.
+pub(super) fn refuse(log: &Log, passed: &mut Passed, manager: &mut Manager) {
+    for (text, why) in std::mem::take(&mut passed.refused) {
+        let said = format!("cannot use '{text}' from the FD store: {why}; removing it");
+        log.say(Level::Warning, &said);
+        manager.remove_from_store(&text);
+        let Ok(name) = text.parse::<Name>() else { continue };
+        if let Some(copy) = passed.carried.get(&name).and_then(|fd| fd.try_clone().ok()) {
+            let listen = matches!(name, Name::Leash | Name::Keeper);
+            manager.give_away(&name, copy, if listen { Listen::Yes } else { Listen::No });
+        }
+    }
+}
+
 /// Makes a keeper, then relieves the last one of the connections that it has.
 pub(super) fn change_keepers(
     app: &App,
@@ -63,7 +78,7 @@ fn hire(
         Some(leash) => keeper::read_end(&leash)?,
         None => {
             let (read, write) = super::output::pipe()?;
-            manager.give_away(&Name::Leash, write);
+            manager.give_away(&Name::Leash, write, Listen::Yes);
             read
         }
     };
@@ -114,11 +129,6 @@ impl Primary {
 
     /// Goes on where the last primary stopped, or begins.
     pub(super) fn go_on(&mut self, past: Past, mut passed: Passed, connections: Vec<OwnedFd>) {
-        for (name, why) in std::mem::take(&mut passed.refused) {
-            let text = format!("cannot use '{name}' from the FD store: {why}; removing it");
-            self.log.say(Level::Warning, &text);
-            self.manager.remove_from_store(&name);
-        }
         let is_first = matches!(past, Past::None);
         let mut known = BTreeMap::new();
         match past {
@@ -132,10 +142,8 @@ impl Primary {
                 (self.began, self.exits, known) = (state.began, state.exits, state.workers);
                 self.last_failure =
                     state.last_failure.map(|failure| LastFailure { failure, tail: None });
-                let _ = notebook
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map(|fd| self.manager.hold(Name::State, fd));
+                // It lies there, unless it went with another of its name; twice it is not stored.
+                let _ = self.manager.put(Name::State, notebook.as_fd(), Listen::No);
                 self.notebook = Some(notebook);
             }
             Past::Lost { why, .. } => {
@@ -168,6 +176,8 @@ impl Primary {
         if self.notebook.is_none() {
             match Notebook::new("dogwatch-state") {
                 Ok(notebook) => {
+                    // One that could not be read may lie there.
+                    self.manager.remove_from_store(&Name::State.to_string());
                     let _ = self.manager.put(Name::State, notebook.as_fd(), Listen::No);
                     self.notebook = Some(notebook);
                 }
@@ -220,6 +230,7 @@ impl Primary {
         let notebook = notebook.map_or_else(|| Notebook::new("dogwatch-channels"), Ok);
         let notebook = notebook.ok()?;
         if is_new {
+            self.manager.remove_from_store(&Name::Channels.to_string());
             let _ = self.manager.put(Name::Channels, &notebook, Listen::No);
         } else if let Ok(fd) = notebook.as_fd().try_clone_to_owned() {
             self.manager.hold(Name::Channels, fd);

@@ -143,11 +143,16 @@ fn wrong_kind(name: &Name, fd: &OwnedFd) -> Option<&'static str> {
         Name::Leash | Name::Worker { part: Part::Output | Part::Error | Part::Ready, .. } => {
             (!kind(FileTypeExt::is_fifo)).then_some("not a pipe")
         }
-        Name::Keeper
-        | Name::Opened(_)
-        | Name::Worker { part: Part::Notify | Part::Channel, .. } => {
-            (!kind(FileTypeExt::is_socket)).then_some("not a socket")
+        Name::Worker { part: Part::Notify, .. } => {
+            let is_one = socket::is_local(fd) && socket::is_datagram(fd).unwrap_or(false);
+            (!is_one).then_some("not a unix datagram socket")
         }
+        Name::Keeper | Name::Worker { part: Part::Channel, .. } => {
+            let is_stream = !socket::is_datagram(fd).unwrap_or(true);
+            let listens = socket::is_listening(fd).unwrap_or(true);
+            (!socket::is_local(fd) || !is_stream || listens).then_some("not a unix stream socket")
+        }
+        Name::Opened(_) => (!kind(FileTypeExt::is_socket)).then_some("not a socket"),
     }
 }
 

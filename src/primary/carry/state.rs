@@ -65,8 +65,7 @@ pub(super) fn write(primary: &Primary) -> serde_json::Result<Vec<u8>> {
 /// What makes no sense, in words.
 pub(super) fn read(text: &[u8]) -> Result<State, String> {
     let state: State = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    let served = state.core.roster().map(|(.., generation)| generation);
-    let lost = served.chain([state.core.goal()]).find(|g| !state.launches.contains_key(g));
+    let lost = state.core.all_settings().find(|g| !state.launches.contains_key(g));
     match lost {
         Some(generation) => Err(format!("generation {generation} has no settings")),
         None => Ok(state),

@@ -6,7 +6,9 @@
 
 use super::super::control::Answer;
 use super::super::log::Level;
-use super::super::{Primary, clock, output, refusal};
+use super::super::news::QUIET_TURNS;
+use super::super::signals::{Asked as Caught, Signals};
+use super::super::{Inbox, Primary, Turn, clock, output, refusal};
 use super::{Memory, Notebook, state};
 use crate::protocol::control::{Error as Answered, Upgraded};
 use crate::protocol::environment::PID_PLACEHOLDER;
@@ -29,12 +31,18 @@ use tokio::sync::oneshot;
 pub(super) const PASSED: &str = "DOGWATCH_PASSED";
 /// The verb of the trial.
 const TRIAL: &str = "upgrade-trial";
+/// Its answer begins with this.
+const VERSION: &str = "version ";
 /// Where the trial finds the two memories.
 const MEMORIES: [i32; 2] = [3, 4];
+/// A memory that is written while it is read is read so often.
+const READINGS: u32 = 20;
 /// How long the new program may take to show that it can.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the journal may take for what is in our hands.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Why a primary that ends is not upgraded.
+const STOPPING: &str = "everything is being stopped";
 /// What a program says is told up to here.
 const SAID: usize = 500;
 
@@ -52,6 +60,8 @@ struct Trial {
     pid: Pid,
     program: PathBuf,
     said: OwnedFd,
+    /// Says why it was not even executed.
+    failure: OwnedFd,
     asked: Vec<Asked>,
 }
 
@@ -74,16 +84,19 @@ impl Primary {
         let asked: Vec<Asked> = asked.into_iter().collect();
         let program = installed();
         if self.asked_to_stop || self.core.view().stopping.is_some() {
-            return self.refuse_upgrade(&program, "everything is being stopped", asked);
+            return self.refuse_upgrade(&program, STOPPING, asked);
         }
         self.keep();
         match self.start_trial(&program) {
-            Ok((pid, said)) => self.upgrade.trial = Some(Trial { pid, program, said, asked }),
+            Ok((child, said)) => {
+                let spawn::Child { pid, failure } = child;
+                self.upgrade.trial = Some(Trial { pid, program, said, failure, asked });
+            }
             Err(e) => self.refuse_upgrade(&program, &e.to_string(), asked),
         }
     }
 
-    fn start_trial(&self, program: &std::path::Path) -> io::Result<(Pid, OwnedFd)> {
+    fn start_trial(&self, program: &std::path::Path) -> io::Result<(spawn::Child, OwnedFd)> {
         let (said, theirs) = output::pipe()?;
         let null = File::open("/dev/null")?;
         let memory = |name| self.manager.copy_of(&name).ok_or(io::ErrorKind::NotFound);
@@ -107,15 +120,22 @@ impl Primary {
             tokio::time::sleep(PATIENCE).await;
             let _ = pidfd::send(&pidfd, Signal::SIGKILL);
         }));
-        Ok((child.pid, said))
+        Ok((child, said))
     }
 
     /// A child has ended; if it is the trial, there is a verdict.
     pub(in super::super) fn judge_trial(&mut self, pid: Pid, end: End) {
         let Some(trial) = self.upgrade.trial.take_if(|trial| trial.pid == pid) else { return };
         let said = read_all(trial.said);
+        if let Some((_, errno)) = spawn::failure(trial.failure) {
+            return self.refuse_upgrade(&trial.program, errno.desc(), trial.asked);
+        }
         let first = said.lines().next().unwrap_or_default().to_owned();
         match end {
+            End::Exited(0) if !first.starts_with(VERSION) => {
+                let why = "it is another program: it did not answer as dogwatch does";
+                self.refuse_upgrade(&trial.program, why, trial.asked);
+            }
             End::Exited(0) => {
                 let version = first;
                 let program = trial.program.display().to_string();
@@ -152,15 +172,30 @@ impl Primary {
     }
 
     /// Executes the new program. Returns only if that fails, and everything goes on.
-    pub(in super::super) async fn execute(&mut self) {
+    pub(in super::super) async fn execute(&mut self, signals: &mut Signals, inbox: &mut Inbox) {
         let Some(program) = self.upgrade.due.take() else { return };
+        // From here on they wait for the new program. What was caught already has its turn before.
+        process::block_signals();
+        for _ in 0..QUIET_TURNS {
+            tokio::task::yield_now().await;
+        }
+        while let Some(asked) = signals.caught() {
+            if !matches!(asked, Caught::Reap | Caught::Upgrade) {
+                self.on_signal(asked);
+            }
+        }
+        if self.asked_to_stop {
+            process::unblock_signals();
+            return self.refuse_upgrade(&program, STOPPING, vec![]);
+        }
         // Whoever waits for the verdict has it by then, and the journal what was in our hands.
         self.app.halt.send_replace(true);
         let outputs = &mut self.outputs;
         let written = async { while outputs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FLUSH, written).await;
         self.channels.flush(FLUSH).await;
-        self.settle();
+        // What was read from the workers is nowhere else.
+        self.catch_up(Turn::Look, &mut inbox.news).await;
         self.manager.flush();
         let error = self.become_program(&program);
         self.app.halt.send_replace(false);
@@ -186,7 +221,6 @@ impl Primary {
             if let Some(before) = self.app.open_files {
                 limits(before)?;
             }
-            process::block_signals();
             execute(program, &list)
         });
         process::unblock_signals();
@@ -246,6 +280,11 @@ fn read_all(pipe: OwnedFd) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
+/// Reads once more what could not be read: the primary lives, and goes on writing while it is read.
+fn again(read: impl Fn() -> Result<(), String>) -> Result<(), String> {
+    (1..READINGS).find_map(|_| read().ok()).map_or_else(read, Ok)
+}
+
 /// Whether this program could go on where a primary stopped whose memories are passed; returns our version, or why not.
 ///
 /// # Errors
@@ -255,12 +294,13 @@ pub fn trial() -> Result<String, crate::config::Error> {
         let file = File::open(format!("/proc/self/fd/{number}")).map_err(|e| e.to_string())?;
         Notebook::open(file.into()).map(|(_, text)| text)
     };
-    let [of_state, of_channels] = MEMORIES.map(read);
-    let known = of_state
-        .and_then(|text| state::read(&text))
-        .and_then(|state| state.core.revive(clock::now()));
+    let [of_state, of_channels] = MEMORIES;
+    let known = again(|| {
+        let state = read(of_state).and_then(|text| state::read(&text))?;
+        state.core.revive(clock::now()).map(drop)
+    });
     known.map_err(|why| refusal(format!("cannot read the state: {why}")))?;
-    let channels = of_channels.and_then(|text| Memory::read(&text));
+    let channels = again(|| Memory::read(&read(of_channels)?).map(drop));
     channels.map_err(|why| refusal(format!("cannot read the state of the channels: {why}")))?;
-    Ok(format!("version {}", env!("CARGO_PKG_VERSION")))
+    Ok(format!("{VERSION}{}", env!("CARGO_PKG_VERSION")))
 }

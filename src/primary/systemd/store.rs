@@ -33,15 +33,19 @@ impl Manager {
     ) -> io::Result<()> {
         let fd = Arc::new(fd.as_fd().try_clone_to_owned()?);
         self.drop_stored(&name);
-        let poll = if listen == Listen::No { "FDPOLL=0\n" } else { "" };
-        self.tell_store(format!("FDSTORE=1\nFDNAME={name}\n{poll}"), Some(fd.clone()));
+        self.store(&name, fd.clone(), listen);
         self.held.insert(name, fd);
         Ok(())
     }
 
     /// As [`Self::put`], for what only systemd is to have.
-    pub(in super::super) fn give_away(&mut self, name: &Name, fd: OwnedFd) {
-        self.tell_store(format!("FDSTORE=1\nFDNAME={name}\n"), Some(Arc::new(fd)));
+    pub(in super::super) fn give_away(&mut self, name: &Name, fd: OwnedFd, listen: Listen) {
+        self.store(name, Arc::new(fd), listen);
+    }
+
+    fn store(&mut self, name: &Name, fd: Arc<OwnedFd>, listen: Listen) {
+        let poll = if listen == Listen::No { "FDPOLL=0\n" } else { "" };
+        self.tell_store(format!("FDSTORE=1\nFDNAME={name}\n{poll}"), Some(fd));
     }
 
     /// Notes what was taken back from the FD store, and still lies there.

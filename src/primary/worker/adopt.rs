@@ -16,6 +16,7 @@ use crate::protocol::store::Part;
 use crate::sys::cgroup::Group;
 use crate::sys::pidfd::{self, Ended};
 use crate::sys::socket;
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -52,13 +53,14 @@ pub(in super::super) fn adopt(
 ) -> (Process, Option<How>, Option<&'static str>) {
     let settings = &launch.settings;
     let pid = pidfd::pid(&found.pidfd).ok().flatten();
-    let mut known = found.known.take().unwrap_or_else(|| Known {
-        pid: pid.map_or(0, nix::unistd::Pid::as_raw),
-        start_time: 0,
+    let mut known = found.known.take().filter(|known| is_of(known, pid)).unwrap_or_else(|| Known {
+        pid: pid.map_or(0, Pid::as_raw),
+        start_time: pid.and_then(|pid| pidfd::start_time(pid).ok()).unwrap_or(0),
         program: PathBuf::new(),
         notify_socket: runtime_dir::notify_socket(&ground.app.folder, who.worker.0),
         group: None,
         is_left: false,
+        is_mute: false,
         says: None,
     });
     let mut lost = None;
@@ -66,7 +68,7 @@ pub(in super::super) fn adopt(
     for part in [Part::Output, Part::Error] {
         if let Some(end) = found.parts.remove(&part) {
             resume_output(who, settings.log, (part, end), &tail, ground);
-        } else if part == Part::Output && is_piped(settings.log) {
+        } else if part == Part::Output && is_piped(settings.log) && !known.is_mute {
             lost = Some("its output");
         }
     }
@@ -117,6 +119,7 @@ pub(in super::super) fn adopt(
         (None, None) => None,
     });
     known.group = group.as_ref().map(Group::name);
+    known.is_left &= ended.is_some();
     let copy = found.pidfd.try_clone();
     let end = ended.is_none().then(|| until_ended(copy, who.worker, ground.news.clone()));
     let process = Process {
@@ -134,6 +137,15 @@ pub(in super::super) fn adopt(
         _ready_pipe: ready_pipe,
     };
     (process, ended, lost)
+}
+
+/// Whether what was written down is of the process that the descriptor means. Of one that was reaped the number alone is
+/// left: as long as it leads a group nobody is given it, so whoever has it now began another.
+fn is_of(known: &Known, pid: Option<Pid>) -> bool {
+    match pid {
+        Some(pid) => pid.as_raw() == known.pid,
+        None => pidfd::start_time(Pid::from_raw(known.pid)).is_err(),
+    }
 }
 
 /// Goes on moving what comes out of a pipe, though its worker may be gone.

@@ -68,6 +68,9 @@ pub(super) struct Known {
     group: Option<String>,
     /// Its main process has ended, but not all that it started.
     pub(super) is_left: bool,
+    /// It has closed its output.
+    #[serde(default)]
+    pub(super) is_mute: bool,
     /// Its last `STATUS=`.
     pub(super) says: Option<String>,
 }

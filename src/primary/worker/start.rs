@@ -143,6 +143,7 @@ pub(in super::super) fn start(
             notify_socket,
             group: group.as_ref().map(Group::name),
             is_left: false,
+            is_mute: false,
             says: None,
         },
         tail,
