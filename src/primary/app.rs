@@ -82,21 +82,31 @@ impl App {
     }
 
     /// Lifts what limits us, and says where that cannot be done.
-    pub(super) fn lift_limits(&mut self, log: &Log) {
+    pub(super) fn note_limits(&mut self, open_files: io::Result<(u64, u64)>, log: &Log) {
         if let Err(e) = crate::sys::process::become_subreaper() {
             log.say(
                 Level::Warning,
                 &format!("cannot adopt orphans: {e}; what workers leave behind is not reaped"),
             );
         }
-        match crate::sys::process::raise_open_files() {
-            Ok(before) => self.open_files = Some(before),
+        match open_files {
+            // Before an upgrade it was raised already.
+            Ok(before) => self.open_files = Some(inherited_limits().unwrap_or(before)),
             Err(e) => log.say(
                 Level::Warning,
                 &format!("cannot raise the limit of open files: {e}; going on with what it is"),
             ),
         }
     }
+}
+
+/// The variable in which an upgraded primary is told what limit of open files its workers get back: soft and hard.
+pub(super) const OPEN_FILES: &str = "DOGWATCH_OPEN_FILES";
+
+fn inherited_limits() -> Option<(u64, u64)> {
+    let text = std::env::var(OPEN_FILES).ok()?;
+    let (soft, hard) = text.split_once(':')?;
+    Some((soft.parse().ok()?, hard.parse().ok()?))
 }
 
 /// How long a name may be: it is part of paths of sockets, which hold 107 bytes.

@@ -105,6 +105,8 @@ struct Primary {
     keeper: Option<Keeper>,
     /// How many primaries this app has had, this one included.
     primaries: u32,
+    /// What was known of the channels cannot be read.
+    channels_are_lost: bool,
     /// So many things have happened since the state was written down.
     unkept: usize,
     /// Not all that the workers had came back: they are to be relieved.
@@ -198,6 +200,8 @@ fn refusal(message: String) -> Refusal {
 
 impl Primary {
     fn start(name: &str, source: Source) -> Result<(Self, Inbox), Refusal> {
+        // Before anything is looked at: there may be more than the soft limit lets us copy.
+        let open_files = crate::sys::process::raise_open_files();
         let mut passed = Passed::take().map_err(refusal)?;
         let mut past = Past::read(&mut passed);
         let launches = past.settings(&source)?;
@@ -209,7 +213,7 @@ impl Primary {
         check_ready_fd(launch, &listeners)?;
         let mut app = App::new(name, &source)?;
         let log = Log::new(name, app.in_journal);
-        app.lift_limits(&log);
+        app.note_limits(open_files, &log);
         let how = if listeners.adopted { "adopted" } else { "listening on" };
         log.say(Level::Info, &format!("{how} {}", listeners.describe()));
         if let (Past::None, Some(notice)) = (&past, launch.notice()) {
@@ -240,6 +244,7 @@ impl Primary {
             notebook: None,
             keeper: None,
             primaries: 1,
+            channels_are_lost: false,
             unkept: 0,
             wants_relief: false,
             upgrade: Upgrade::default(),
@@ -340,7 +345,7 @@ impl Primary {
         if let Some(keeper) = self.keeper.take() {
             keeper.dismiss();
         }
-        self.manager.flush();
+        let _ = tokio::time::timeout(LAST_WORDS, self.manager.flushed()).await;
         self.listeners.remove_own_files();
         self.channels.remove_own_files();
         runtime_dir::remove(&self.app.folder);

@@ -7,7 +7,7 @@ use super::{LastExit, LastFailure, Primary, clock, ground};
 use crate::config::values::ReadyWhen;
 use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
 use crate::protocol::control::Failure;
-use crate::protocol::store::Part;
+use crate::protocol::store::{Name, Part};
 use crate::sys::process;
 use nix::sys::signal::Signal;
 
@@ -126,7 +126,8 @@ impl Primary {
     fn report(&mut self, report: &Report) {
         self.log.report(report);
         if matches!(report, Report::Reloaded { .. }) {
-            for address in self.channels.close_unserved() {
+            for (at, address) in self.channels.close_unserved() {
+                self.manager.drop_stored(&Name::Opened(u16::try_from(at).unwrap_or(u16::MAX)));
                 let text = format!("nobody listens on '{address}' any more; it is closed");
                 self.log.say(Level::Notice, &text);
             }

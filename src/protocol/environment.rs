@@ -11,7 +11,8 @@ pub const PID_PLACEHOLDER: &str = "<its pid!>";
 
 /// Variables of the primary's own service manager.
 const PREFIXES: [&str; 3] = ["LISTEN_", "NOTIFY_", "WATCHDOG_"];
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
+    "DOGWATCH_OPEN_FILES",
     // What an upgraded primary was passed.
     "DOGWATCH_PASSED",
     "MAINPID",

@@ -38,6 +38,12 @@ impl Lines {
         self.start == self.bytes.len() && !self.skipping
     }
 
+    /// What came and was not returned as a line yet.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
     /// Takes what came.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.start);

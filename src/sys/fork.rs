@@ -25,7 +25,8 @@ pub fn sharing_descriptors(child: impl FnOnce()) -> io::Result<Pid> {
     // is locked or half done. All other arguments are null.
     let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if made == 0 {
-        child();
+        // A panic must not unwind into what the parent owns.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
         // SAFETY: ends the child without running our destructors or exit handlers.
         unsafe { libc::_exit(0) };
     }
@@ -67,7 +68,7 @@ pub fn retitle(title: &str) {
     unsafe { std::ptr::copy_nonoverlapping(title.as_ptr(), to, length) };
 }
 
-/// Returns copies of all descriptors of this process that can be copied.
+/// Returns copies of all descriptors of this process that can be copied, but of standard input, output and error.
 #[must_use]
 pub fn copy_descriptors() -> Vec<OwnedFd> {
     let copy = |fd: RawFd| {
@@ -99,7 +100,8 @@ pub fn close_descriptors(is_useless: impl Fn(RawFd, &OwnedFd) -> bool) {
 
 fn numbers() -> Vec<RawFd> {
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| *number > libc::STDERR_FILENO).collect()
 }
 
 #[cfg(test)]

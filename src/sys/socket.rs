@@ -3,6 +3,7 @@
 use listenfd::ListenFd;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
     SockType, SockaddrStorage, UnixAddr, accept4, bind, connect, getpeername, getsockname, listen,
@@ -241,15 +242,23 @@ pub fn set_inherited(fd: impl AsFd, inherited: bool) -> io::Result<()> {
 /// start, before anything else has taken it.
 #[must_use]
 pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: a number of our own table; that there is none is an error.
-    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 || number < 3 {
-        return None;
-    }
-    // SAFETY: it was passed to this process to be its own, and nobody has taken it yet.
-    unsafe { libc::close(number) };
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Some(unsafe { OwnedFd::from_raw_fd(copy) })
+    // SAFETY: sets a flag of a number of our own table; that there is none is an error.
+    let is_there = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    // SAFETY: it is open, was passed to this process to be its own, and nobody has taken it yet.
+    (is_there && number > 2).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether a descriptor that was passed to this process, by its position, listens (`SO_ACCEPTCONN` in `socket(7)`).
+#[must_use]
+pub fn is_passed_listening(at: usize) -> bool {
+    let number = RawFd::try_from(at + 3).unwrap_or(-1);
+    let (mut listens, mut length): (libc::c_int, libc::socklen_t) = (0, 4);
+    let place = (&raw mut listens).cast();
+    // SAFETY: writes a number to a valid place; that the descriptor is none is an error.
+    let told = unsafe {
+        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, place, &raw mut length)
+    };
+    told == 0 && listens != 0
 }
 
 /// Takes a descriptor that was passed to this process (`sd_listen_fds(3)`), whatever it is; `None` where it is taken already.
@@ -386,6 +395,16 @@ pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+/// Whether the other end of a stream says no more (`POLLRDHUP` in `poll(2)`).
+#[must_use]
+pub fn is_hung_up(socket: impl AsFd) -> bool {
+    let half = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let gone = half | PollFlags::POLLHUP;
+    let mut polled = [PollFd::new(socket.as_fd(), half)];
+    let told = poll(&mut polled, PollTimeout::ZERO);
+    told.is_ok() && polled[0].revents().is_some_and(|events| events.intersects(gone))
 }
 
 /// Looks at what a stream has for us without taking it; returns its length, which is 0 at the end of the stream.

@@ -2,26 +2,22 @@
 
 use super::super::clock;
 use super::super::log::Level;
+use super::super::news::News;
 use super::super::source::{Launch, Source};
 use super::super::worker::{self, Found, Identity, Known};
 use super::super::{Primary, Refusal, ground};
-use super::keeper;
 use super::state::{self, State};
+use super::strangers::Stranger;
 use super::{Notebook, Passed};
 use crate::config::values::LogMode;
 use crate::core::{Event, Generation, How, Slot, State as Doing, Supervisor, WorkerId};
-use crate::protocol::procfs;
 use crate::protocol::store::{Name, Part};
-use crate::sys::{cgroup, pidfd};
+use crate::sys::pidfd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
-
-/// How long a stranger may take to end.
-const STRANGERS_GRACE: Duration = Duration::from_secs(5);
 
 /// What is known of the primary before this one.
 #[derive(Debug)]
@@ -98,7 +94,7 @@ struct Left {
     parts: BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)>,
     known: BTreeMap<WorkerId, Known>,
     /// Processes in our control group that are nobody we know, with the worker that they say they are.
-    strangers: Vec<(Pid, Option<WorkerId>)>,
+    strangers: Vec<Stranger>,
     /// Workers that have lost something for good.
     crippled: usize,
 }
@@ -124,7 +120,7 @@ impl Primary {
             }
         }
         self.drain_the_rest(left.parts);
-        self.end_strangers(&left.strangers);
+        self.end_strangers(left.strangers);
         if is_first {
             return;
         }
@@ -206,6 +202,14 @@ impl Primary {
         };
         let others = process.has_left_others();
         process.known.is_left = others;
+        // What it said last is heard before its end is.
+        for news in self.channels.forget(worker) {
+            if let News::Event(event) = news {
+                self.pending.push_back(event);
+            } else {
+                self.on_news(news);
+            }
+        }
         if others {
             self.workers.insert(worker, process);
         } else {
@@ -254,8 +258,8 @@ impl Primary {
         let same = same.filter(|(pid, time)| pidfd::start_time(*pid).is_ok_and(|now| now == *time));
         let same = same.filter(|(pid, _)| pid.as_raw() > 1 && *pid != nix::unistd::getpid());
         let leads = |pid: &Pid| nix::unistd::getpgid(Some(*pid)) == Ok(*pid);
-        let says = left.strangers.iter().find(|(pid, id)| *id == Some(who.worker) && leads(pid));
-        let pid = same.map(|(pid, _)| pid).or(says.map(|(pid, _)| *pid))?;
+        let says = left.strangers.iter().find(|s| s.worker == Some(who.worker) && leads(&s.pid));
+        let pid = same.map(|(pid, _)| pid).or(says.map(|stranger| stranger.pid))?;
         let pidfd = pidfd::open(pid).ok()?;
         // The number may have become somebody else's just now.
         if let Some((pid, time)) = same
@@ -288,8 +292,8 @@ impl Primary {
         }
     }
 
-    /// Goes on moving the output of a worker that is no business of ours otherwise.
-    pub(super) fn drain_named(&mut self, name: &Name, fd: OwnedFd) {
+    /// Goes on moving the output of a worker.
+    pub(super) fn resume_output(&mut self, name: &Name, fd: OwnedFd) {
         if let Name::Worker { worker, slot, generation, part } = *name {
             let worker = WorkerId(worker);
             let who = Identity { worker, slot: Slot(slot), generation: Generation(generation) };
@@ -300,36 +304,9 @@ impl Primary {
     fn drain(&mut self, who: Identity, part: Part, fd: OwnedFd) {
         let launch = self.launches.get(&who.generation);
         let mode = launch.map_or(LogMode::Auto, |launch| launch.settings.log);
+        let tail = self.workers.get(&who.worker).map(|process| process.tail.clone());
         let mut ground = ground!(self);
-        worker::drain(who, mode, (part, fd), &mut ground);
-    }
-
-    /// Processes that are in our control group, and are neither we nor our keeper; outside of a unit others may be there
-    /// that we have no business with. And whoever has been given a notify socket of ours.
-    fn strangers(&self) -> Vec<(Pid, Option<WorkerId>)> {
-        let mut pids = vec![];
-        if let Some(groups) = &self.groups {
-            pids = groups.processes_of_main();
-            let workers = groups.groups();
-            let groups = workers.iter().filter_map(|name| groups.open(name));
-            pids.extend(groups.flat_map(|group| group.processes()));
-        } else if self.app.unit.is_some() && self.manager.is_there() {
-            pids = cgroup::beside_us();
-        }
-        let own = nix::unistd::getpid();
-        pids.retain(|pid| {
-            *pid != own && !self.keeper.as_ref().is_some_and(|keeper| keeper.is(*pid))
-        });
-        let mut strangers: BTreeMap<Pid, Option<WorkerId>> =
-            pids.into_iter().map(|pid| (pid, None)).collect();
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        for pid in all.map(Pid::from_raw) {
-            if let Some(worker) = self.worker_of(pid) {
-                strangers.insert(pid, Some(worker));
-            }
-        }
-        strangers.into_iter().collect()
+        worker::drain(who, mode, (part, fd), &tail.unwrap_or_default(), &mut ground);
     }
 
     /// The processes of the workers that have a channel.
@@ -339,52 +316,12 @@ impl Primary {
         on_channel.map(|(_, process)| process.known.pid).collect()
     }
 
-    /// Which worker of ours a process says that it belongs to, by its environment.
-    fn worker_of(&self, pid: Pid) -> Option<WorkerId> {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let socket = Path::new(procfs::variable(&environment, "NOTIFY_SOCKET")?);
-        let is_ours = socket.parent() == Some(&self.app.folder);
-        let worker = procfs::variable(&environment, "DOGWATCH_WORKER").filter(|_| is_ours)?;
-        worker.parse().ok().map(WorkerId)
-    }
-
-    /// Ends who is in our control group and belongs to nobody that we know: the last primary died before it had written
-    /// them down.
-    fn end_strangers(&mut self, strangers: &[(Pid, Option<WorkerId>)]) {
-        for (pid, worker) in strangers {
-            let is_known = worker.is_some_and(|worker| self.workers.contains_key(&worker));
-            if is_known || self.workers.values().any(|process| process.pid() == *pid) {
-                continue;
-            }
-            let Ok(pidfd) = pidfd::open(*pid) else { continue };
-            let is_keeper = keeper::is_one(*pid);
-            if pidfd::ended(&pidfd) != pidfd::Ended::No {
-                continue;
-            }
-            if is_keeper {
-                // We have relieved it, and it is just ending; one that does not answer is of no use.
-                let _ = pidfd::send(&pidfd, Signal::SIGKILL);
-                continue;
-            }
-            let text = format!("process {pid} is of our unit and nobody that we know; ending it");
-            self.log.say(Level::Warning, &text);
-            let _ = pidfd::send(&pidfd, Signal::SIGTERM);
-            drop(tokio::spawn(end(pidfd)));
-        }
-    }
-
     /// A worker is gone: what connected it with us leaves the FD store, but for what it may still have written.
     pub(in super::super) fn let_go(&mut self, who: Identity) {
         for part in [Part::Pid, Part::Notify, Part::Channel, Part::Ready] {
             self.manager.drop_stored(&who.name(part));
         }
     }
-}
-
-/// Nobody waits for it, but it is not to stay.
-async fn end(stranger: OwnedFd) {
-    tokio::time::sleep(STRANGERS_GRACE).await;
-    let _ = pidfd::send(&stranger, Signal::SIGKILL);
 }
 
 /// The state of the supervisor at the start of a primary.

@@ -96,14 +96,15 @@ impl Keeper {
         fork::ignore_signals();
         fork::retitle(&format!("dogwatch: keeper of {}", self.orders.app));
         let (mut leash_is_gone, mut primary_is_dead, mut door_is_gone) = (false, false, false);
-        // Those of the workers that are to live on, and must not stand still because nobody reads.
-        let mut pipes = vec![];
+        // Those of the workers that are to live on, and must not stand still because nobody reads; and who they are.
+        let (mut pipes, mut orphans) = (vec![], vec![]);
         while !(leash_is_gone && primary_is_dead) || self.orders.orphans_stay {
             let mut watched = vec![];
             watched.extend((!door_is_gone).then(|| (self.inside.as_fd(), PollFlags::POLLIN)));
             watched.extend((!leash_is_gone).then(|| (self.leash.as_fd(), PollFlags::empty())));
             watched.extend((!primary_is_dead).then(|| (self.primary.as_fd(), PollFlags::POLLIN)));
-            watched.extend(pipes.iter().map(|pipe: &OwnedFd| (pipe.as_fd(), PollFlags::POLLIN)));
+            let waited = pipes.iter().chain(&orphans);
+            watched.extend(waited.map(|fd: &OwnedFd| (fd.as_fd(), PollFlags::POLLIN)));
             let Ok(come) = come(&watched) else { continue };
             let has_come = |fd: RawFd| come.contains(&fd);
             if has_come(self.inside.as_raw_fd()) {
@@ -116,9 +117,13 @@ impl Keeper {
             leash_is_gone |= has_come(self.leash.as_raw_fd());
             if has_come(self.primary.as_raw_fd()) && !primary_is_dead {
                 primary_is_dead = true;
-                pipes = self.clear_out();
+                (pipes, orphans) = self.clear_out();
             }
             pipes.retain(|pipe| !has_come(pipe.as_raw_fd()) || discard(pipe));
+            orphans.retain(|orphan| !has_come(orphan.as_raw_fd()));
+            if self.orders.orphans_stay && primary_is_dead && orphans.is_empty() {
+                return;
+            }
         }
         self.end_workers();
     }
@@ -133,24 +138,29 @@ impl Keeper {
                 sent = socket::send(&self.inside, &[CONNECTION], Some(fd.as_fd()));
             }
         }
+        drop(connections);
+        // Whoever waits for our end is to find everything else closed.
+        let inside = self.inside.as_raw_fd();
+        fork::close_descriptors(|number, _| number > STANDARD && number != inside);
     }
 
     /// The primary is dead: whoever waits for an answer of its is to hear that, and nothing is to wait in vain. But what
     /// is nowhere else stays.
-    fn clear_out(&self) -> Vec<OwnedFd> {
-        if self.orders.orphans_stay {
-            let own = |fd: &OwnedFd| socket::inode(fd).ok() == socket::inode(&self.leash).ok();
-            let copies = fork::copy_descriptors();
-            return copies.into_iter().filter(|fd| is_read_end(fd) && !own(fd)).collect();
-        }
+    fn clear_out(&self) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
+        let stay = self.orders.orphans_stay;
         let own = [self.leash.as_raw_fd(), self.inside.as_raw_fd()];
         fork::close_descriptors(|number, fd| {
-            number > STANDARD
-                && !own.contains(&number)
-                && pidfd::pid(fd).is_err()
-                && !self.is_connection(fd)
+            let is_own = number <= STANDARD || own.contains(&number);
+            // Of workers that live on, the channels and the pipes, which have no address.
+            let is_theirs = stay && !has_address(fd);
+            !(is_own || is_theirs || pidfd::pid(fd).is_ok() || !stay && self.is_connection(fd))
         });
-        vec![]
+        if !stay {
+            return (vec![], vec![]);
+        }
+        let leash = socket::inode(&self.leash).ok();
+        let is_pipe = |fd: &OwnedFd| is_read_end(fd) && socket::inode(fd).ok() != leash;
+        (fork::copy_descriptors().into_iter().filter(is_pipe).collect(), self.workers())
     }
 
     /// A connection of a client of the app: it was accepted on a socket with an address, and not on the control socket.
@@ -207,6 +217,11 @@ fn come(watched: &[(BorrowedFd<'_>, PollFlags)]) -> nix::Result<Vec<RawFd>> {
     poll(&mut set, PollTimeout::NONE)?;
     let come = watched.iter().zip(&set).filter(|(_, polled)| polled.any() == Some(true));
     Ok(come.map(|((fd, _), _)| fd.as_raw_fd()).collect())
+}
+
+/// Listens somewhere, or was accepted there.
+fn has_address(fd: &OwnedFd) -> bool {
+    socket::own_address(fd).is_ok_and(|address| address.is_some()) || socket::own_path(fd).is_some()
 }
 
 fn is_read_end(fd: &OwnedFd) -> bool {

@@ -14,6 +14,7 @@ pub(super) mod keeper;
 mod notebook;
 mod passed;
 mod state;
+mod strangers;
 pub(super) mod upgrade;
 
 pub(super) use adopt::{Past, supervisor};
@@ -57,6 +58,11 @@ pub(super) fn change_keepers(
 ) -> (io::Result<Keeper>, Vec<OwnedFd>) {
     let old = (passed.carried.remove(&Name::Leash), passed.carried.remove(&Name::Keeper));
     let keeper = hire(app, launch, old.0, manager);
+    if let Ok(keeper) = &keeper {
+        manager.remove_from_store(&Name::Keeper.to_string());
+        // It drops out of the store when the keeper is gone. Before the last one ends, so that there is always one.
+        let _ = manager.put(Name::Keeper, &keeper.door, Listen::Yes);
+    }
     (keeper, old.1.map(keeper::relieve).unwrap_or_default())
 }
 
@@ -106,8 +112,6 @@ impl Primary {
     pub(super) fn note_keeper(&mut self, keeper: io::Result<Keeper>) {
         match keeper {
             Ok(keeper) => {
-                // It drops out of the store when the keeper is gone.
-                let _ = self.manager.put(Name::Keeper, &keeper.door, Listen::Yes);
                 self.keeper = Some(keeper);
             }
             Err(e) => {
@@ -124,6 +128,9 @@ impl Primary {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         let leash = self.manager.copy_of(&Name::Leash);
         let keeper = hire(&self.app, launch, leash, &mut self.manager);
+        if let Ok(keeper) = &keeper {
+            let _ = self.manager.put(Name::Keeper, &keeper.door, Listen::Yes);
+        }
         self.note_keeper(keeper);
     }
 
@@ -154,10 +161,19 @@ impl Primary {
                 self.wants_relief = true;
             }
         }
+        let has_channels = passed.carried.contains_key(&Name::Channels);
         let of_channels = self.recall_channels(&mut passed);
         self.open_notebooks();
         if !(is_first && passed.carried.is_empty()) {
             self.take_back(passed.carried, known, is_first);
+        } else if self.app.unit.is_some() && self.manager.is_there() {
+            let strangers = self.strangers();
+            self.end_strangers(strangers);
+        }
+        // Their channels are open, and nobody knows what they serve.
+        let is_lost = !has_channels || self.channels_are_lost;
+        if !is_first && is_lost && !self.pids_on_channels().is_empty() {
+            self.wants_relief = true;
         }
         // Not before: should we be killed while we take back, what the last one knew of the channels is still there.
         if let Some(notebook) = of_channels {
@@ -208,8 +224,9 @@ impl Primary {
         let (notebook, memory) = match read {
             Some(Ok((notebook, memory))) => (Some(notebook), memory),
             Some(Err(why)) => {
+                self.channels_are_lost = true;
                 let text = format!(
-                    "cannot read what was known of the channels: {why}; workers on them end and are started again"
+                    "cannot read what was known of the channels: {why}; workers on them are relieved by a reload"
                 );
                 self.log.say(Level::Warning, &text);
                 (None, Memory::default())
@@ -284,8 +301,11 @@ impl Primary {
         let Some(notebook) = &mut self.notebook else { return };
         if let Err(e) = written.and_then(|text| notebook.write(&text)) {
             self.notebook = None;
-            let text =
-                format!("cannot write down the state: {e}; the next primary will not know of it");
+            // Better the names in the store than what is true no more.
+            self.manager.drop_stored(&Name::State);
+            let text = format!(
+                "cannot write down the state: {e}; the next primary will only know who is there"
+            );
             self.log.say(Level::Warning, &text);
         }
     }

@@ -50,7 +50,9 @@ impl Passed {
         for at in 0..from.len() {
             // As sd_listen_fds_with_names(3) names what has no name.
             let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
-            if Name::is_ours(&name) {
+            // A socket unit may be called as we call ours.
+            let is_listener = name.parse::<Name>().is_err() && socket::is_passed_listening(at);
+            if Name::is_ours(&name) && !is_listener {
                 let fd = socket::take_passed(&mut from, at);
                 passed.carry(fd, name);
             } else {

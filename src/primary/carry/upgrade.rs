@@ -4,6 +4,7 @@
 //! Before that the new program has to show that it runs and can read the state, as a process of its own (`trial`). What
 //! cannot run, or refuses the state, changes nothing.
 
+use super::super::app::OPEN_FILES;
 use super::super::control::Answer;
 use super::super::log::Level;
 use super::super::news::QUIET_TURNS;
@@ -43,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FLUSH: Duration = Duration::from_secs(2);
 /// Why a primary that ends is not upgraded.
 const STOPPING: &str = "everything is being stopped";
+/// One variable may be so long (`execve(2)`), with some to spare.
+const LONGEST: usize = 127 * 1024;
 /// What a program says is told up to here.
 const SAID: usize = 500;
 
@@ -86,6 +89,13 @@ impl Primary {
         if self.asked_to_stop || self.core.view().stopping.is_some() {
             return self.refuse_upgrade(&program, STOPPING, asked);
         }
+        let length = list(&self.passed()).len();
+        if length > LONGEST {
+            let why =
+                format!("{length} bytes of names cannot be passed to it, at most {LONGEST} can");
+            return self.refuse_upgrade(&program, &why, asked);
+        }
+        self.unkept += 1;
         self.keep();
         match self.start_trial(&program) {
             Ok((child, said)) => {
@@ -196,7 +206,10 @@ impl Primary {
         self.channels.flush(FLUSH).await;
         // What was read from the workers is nowhere else.
         self.catch_up(Turn::Look, &mut inbox.news).await;
-        self.manager.flush();
+        self.channels.keep_rest();
+        let _ = tokio::time::timeout(FLUSH, self.manager.flushed()).await;
+        self.unkept += 1;
+        self.keep();
         let error = self.become_program(&program);
         self.app.halt.send_replace(false);
         self.resume_outputs();
@@ -204,34 +217,27 @@ impl Primary {
     }
 
     fn become_program(&mut self, program: &std::path::Path) -> io::Error {
-        let listeners = self.listeners.all.iter().filter(|_| self.listeners.adopted);
-        let listeners = listeners.map(|l| (l.name.clone(), l.fd.as_fd()));
-        let held = self.manager.held().map(|(name, fd)| (name.to_string(), fd.as_fd()));
-        let passed: Vec<(String, BorrowedFd<'_>)> = listeners.chain(held).collect();
-        let mut list = std::process::id().to_string();
-        for (name, fd) in &passed {
-            list.push_str(&format!(":{}={name}", fd.as_raw_fd()));
-        }
+        let passed = self.passed();
         let inherit = |inherited: bool| {
             passed.iter().try_for_each(|(_, fd)| socket::set_inherited(fd, inherited))
         };
-        let limits =
-            |limits| self.app.open_files.map_or(Ok(()), |_| process::limit_open_files(limits));
-        let executed = inherit(true).and_then(|()| {
-            if let Some(before) = self.app.open_files {
-                limits(before)?;
-            }
-            execute(program, &list)
-        });
+        let limits = self.app.open_files.map(|(soft, hard)| format!("{OPEN_FILES}={soft}:{hard}"));
+        let variables = [Some(list(&passed)), limits].into_iter().flatten().collect();
+        let executed = inherit(true).and_then(|()| execute(program, variables));
         process::unblock_signals();
-        if let Some((_, hard)) = self.app.open_files {
-            let _ = limits((hard, hard));
-        }
         let _ = inherit(false);
         match executed {
             Ok(never) => match never {},
             Err(e) => e,
         }
+    }
+
+    /// What the next primary is passed.
+    fn passed(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let listeners = self.listeners.all.iter().filter(|_| self.listeners.adopted);
+        let listeners = listeners.map(|l| (l.name.clone(), l.fd.as_fd()));
+        let held = self.manager.held().map(|(name, fd)| (name.to_string(), fd.as_fd()));
+        listeners.chain(held).collect()
     }
 
     /// The pipes are ours again.
@@ -241,7 +247,7 @@ impl Primary {
             if let (Name::Worker { part: Part::Output | Part::Error, .. }, Some(fd)) =
                 (&name, self.manager.copy_of(&name))
             {
-                self.drain_named(&name, fd);
+                self.resume_output(&name, fd);
             }
         }
     }
@@ -257,12 +263,26 @@ fn installed() -> PathBuf {
     PathBuf::from(OsString::from_vec(path))
 }
 
+/// Says what is passed, as a variable.
+fn list(passed: &[(String, BorrowedFd<'_>)]) -> String {
+    let mut list = format!("{PASSED}={}", std::process::id());
+    for (name, fd) in passed {
+        list.push_str(&format!(":{}={name}", fd.as_raw_fd()));
+    }
+    list
+}
+
 /// Becomes the program, with our own arguments, and our own variables but for those about what systemd passed.
-fn execute(program: &std::path::Path, passed: &str) -> io::Result<std::convert::Infallible> {
+fn execute(
+    program: &std::path::Path,
+    variables: Vec<String>,
+) -> io::Result<std::convert::Infallible> {
     let text = |text: OsString| CString::new(text.into_vec());
     let arguments = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
-    let is_kept = |name: &OsString| !name.as_bytes().starts_with(b"LISTEN_") && name != PASSED;
-    let mut variables = vec![CString::new(format!("{PASSED}={passed}"))?];
+    let is_kept = |name: &OsString| {
+        !name.as_bytes().starts_with(b"LISTEN_") && name != PASSED && name != OPEN_FILES
+    };
+    let mut variables = variables.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
     for (mut name, value) in std::env::vars_os().filter(|(name, _)| is_kept(name)) {
         name.push("=");
         name.push(value);

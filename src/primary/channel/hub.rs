@@ -76,6 +76,11 @@ impl Socket {
         })
     }
 
+    /// Whether it was not closed down.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_datagram || socket::is_listening(&self.fd).unwrap_or(false)
+    }
+
     /// A place in the list of sockets where none is.
     ///
     /// # Errors
@@ -125,6 +130,8 @@ pub(super) struct Hub {
     pub(super) notebook: Option<Notebook>,
     /// There is something to write.
     pub(super) changed: bool,
+    /// And so are the beginnings of lines.
+    pub(super) keeps_rest: bool,
     /// What the last primary knew of channels that were not taken back yet.
     pub(super) known: BTreeMap<WorkerId, KnownLink>,
     /// The first number of messages.
@@ -141,6 +148,8 @@ pub(super) enum Flow {
     More,
     /// Nothing now.
     Wait,
+    /// So many bytes were acted on, and are to be taken once that is written down.
+    Heard(usize),
     /// It was closed.
     Ended,
 }
@@ -161,6 +170,7 @@ impl Hub {
             to_accept: vec![],
             notebook: None,
             changed: false,
+            keeps_rest: false,
             known: BTreeMap::new(),
             numbers: 0,
             hinted: None,
@@ -209,18 +219,17 @@ impl Hub {
     }
 
     /// A worker that is not admitted yet asks for its sockets and says that it listens, once. Should we die with that in
-    /// hand it would wait for ever, so it is taken from the channel only when it was acted on and written down. `None`
-    /// where it is to be read as usual.
+    /// hand it would wait for ever, so it is left in the channel until it was acted on and all of that is written down;
+    /// [`Self::take_heard`] takes it then. `None` where it is to be read as usual.
     fn read_carefully(&mut self, worker: WorkerId) -> Option<Flow> {
-        let link =
-            self.links.get_mut(&worker).filter(|link| !link.admitted && link.is_caught_up())?;
+        let link = self.links.get_mut(&worker).filter(|l| !l.admitted && l.is_caught_up())?;
         let buffer = &mut self.buffer;
         let mut seen = 0;
         let peeked = link.socket.try_io(Interest::READABLE, |stream| {
             seen = socket::peek(stream, buffer)?;
             let whole = buffer[..seen].contains(&b'\n');
-            // The rest of the line is waited for.
-            if seen == 0 || whole || seen == buffer.len() {
+            // The rest of the line is waited for, unless there will be none.
+            if seen == 0 || whole || seen == buffer.len() || socket::is_hung_up(stream) {
                 Ok(())
             } else {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -237,9 +246,14 @@ impl Hub {
         crash::point("heard");
         self.keep();
         crash::point("kept");
-        let link = self.links.get_mut(&worker)?;
-        let _ = socket::receive(link.socket.get_ref(), &mut self.buffer[..whole]);
-        Some(Flow::More)
+        Some(Flow::Heard(whole))
+    }
+
+    /// Takes from the channel what was heard and left there.
+    pub(super) fn take_heard(&mut self, worker: WorkerId, length: usize) {
+        if let Some(link) = self.links.get_mut(&worker) {
+            let _ = socket::receive(link.socket.get_ref(), &mut self.buffer[..length]);
+        }
     }
 
     /// A worker's process has ended: all that it said is heard.

@@ -38,6 +38,9 @@ pub(super) struct KnownLink {
     is_marked: bool,
     #[serde(default)]
     evidence: Option<Evidence>,
+    /// The beginning of a line, where the last primary has passed it on.
+    #[serde(default)]
+    rest: Vec<u8>,
     servers: Vec<Server>,
 }
 
@@ -61,6 +64,7 @@ struct WritingLink<'a> {
     is_told: bool,
     is_marked: bool,
     evidence: Option<Evidence>,
+    rest: &'a [u8],
     servers: &'a [Server],
 }
 
@@ -82,11 +86,13 @@ impl Hub {
         }
         let socket = |s: &'_ Socket| s.asked.is_some() || s.data.is_some();
         let known = self.sockets.iter().enumerate().filter(|(_, s)| socket(s));
+        let keeps_rest = self.keeps_rest;
         let links = self.links.iter().map(|(id, link)| {
             let Link { stage, inode, is_told, is_marked, evidence, servers, .. } = link;
             let (stage, inode, evidence) = (*stage, *inode, *evidence);
             let (is_told, is_marked) = (*is_told, *is_marked);
-            (*id, WritingLink { stage, inode, is_told, is_marked, evidence, servers })
+            let rest = if keeps_rest { link.lines.rest() } else { &[] };
+            (*id, WritingLink { stage, inode, is_told, is_marked, evidence, rest, servers })
         });
         let written = serde_json::to_vec(&Writing {
             sockets: known
@@ -115,6 +121,7 @@ impl Hub {
             let known = sockets.remove(&at).unwrap_or_default();
             if at >= self.managed {
                 let socket = opened.remove(&at).and_then(|fd| Socket::new(fd, known.asked).ok());
+                let socket = socket.filter(Socket::is_open);
                 // Without, a place in the list for the next one, as the others are known by theirs.
                 match socket.map_or_else(Socket::closed, Ok) {
                     Ok(socket) => self.sockets.push(socket),
@@ -132,6 +139,7 @@ impl Hub {
         if let Some(known) = self.known.remove(&link.who.worker) {
             let stage = known.stage;
             link.evidence = known.evidence;
+            link.lines.push(&known.rest);
             (link.inode, link.is_marked, link.is_told) =
                 (known.inode, known.is_marked, known.is_told);
             // One that we have told to leave may have to be told again: it is withdrawn once more.

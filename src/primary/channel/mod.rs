@@ -49,7 +49,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 /// A worker that has closed its channel ends by itself, most of the time at once; it is not hurried before this.
@@ -127,6 +127,14 @@ impl Shared {
             if self.news.send(news).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Waits until the loop has written down what it was told.
+    async fn is_kept(&self) {
+        let (kept, is_kept) = oneshot::channel();
+        if self.news.send(News::Keep(kept)).await.is_ok() {
+            let _ = is_kept.await;
         }
     }
 
@@ -303,6 +311,15 @@ impl Channels {
         sent
     }
 
+    /// Writes down what was read of lines that are not complete yet, too: another primary is about to read on.
+    pub(super) fn keep_rest(&self) {
+        let mut hub = self.shared.lock();
+        hub.keeps_rest = true;
+        hub.changed = true;
+        hub.keep();
+        hub.keeps_rest = false;
+    }
+
     /// Waits until the workers have read what they were told, but not for ever.
     pub(super) async fn flush(&self, patience: Duration) {
         let has_unsent = || self.shared.lock().links.values().any(Link::has_unsent);
@@ -331,7 +348,7 @@ impl Channels {
 
     /// Every slot is served by a new generation: closes what was opened on demand and nobody serves any more. Returns the
     /// addresses.
-    pub(super) fn close_unserved(&self) -> Vec<String> {
+    pub(super) fn close_unserved(&self) -> Vec<(usize, String)> {
         let mut hub = self.shared.lock();
         let closed = hub.close_unserved();
         hub.keep();
@@ -377,6 +394,10 @@ async fn carry(shared: Shared, worker: WorkerId) {
         if heard {
             flow = shared.lock().read(worker);
             shared.tell_loop().await;
+            if let Flow::Heard(length) = flow {
+                shared.is_kept().await;
+                shared.lock().take_heard(worker, length);
+            }
             // One that never stops talking is no reason for the others to wait.
             tokio::task::yield_now().await;
         }

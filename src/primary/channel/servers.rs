@@ -152,7 +152,7 @@ impl Hub {
 
     /// Closes what was opened on demand and nobody serves any more: who connects there is refused, not kept waiting. A port
     /// that was left open to us is kept. Returns the addresses.
-    pub(super) fn close_unserved(&mut self) -> Vec<String> {
+    pub(super) fn close_unserved(&mut self) -> Vec<(usize, String)> {
         let mut closed = vec![];
         for at in self.managed..self.sockets.len() {
             let served = |link: &Link| link.servers.iter().any(|server| server.socket == at);
@@ -165,7 +165,7 @@ impl Hub {
             if is_served || any_port {
                 continue;
             }
-            closed.push(socket::local_address(&socket.fd));
+            closed.push((at, socket::local_address(&socket.fd)));
             if let Local::Unix(path) = &socket.local {
                 let _ = std::fs::remove_file(path);
             }

@@ -191,6 +191,15 @@ impl Manager {
         }
     }
 
+    /// Waits until nothing waits any more.
+    pub(super) async fn flushed(&mut self) {
+        self.flush();
+        while self.address.is_some() && !self.waiting.is_empty() {
+            self.writable().await;
+            self.flush();
+        }
+    }
+
     fn send(&mut self, what: &[NotifyState<'_>]) {
         if self.address.is_none() {
             return;

@@ -55,7 +55,14 @@ impl Manager {
 
     /// Takes a descriptor out of the FD store.
     pub(in super::super) fn drop_stored(&mut self, name: &Name) {
-        if self.held.remove(name).is_some() {
+        if self.held.remove(name).is_none() {
+            return;
+        }
+        // Nobody may be there to take what waits.
+        let put = format!("FDSTORE=1\nFDNAME={name}\n");
+        let before = self.waiting.len();
+        self.waiting.retain(|message| !message.text.starts_with(&put));
+        if self.waiting.len() == before {
             self.remove_from_store(&name.to_string());
         }
     }

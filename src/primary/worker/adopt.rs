@@ -153,9 +153,10 @@ pub(in super::super) fn drain(
     who: Identity,
     mode: LogMode,
     pipe: (Part, OwnedFd),
+    tail: &Tail,
     ground: &mut Ground<'_>,
 ) {
-    resume_output(who, mode, pipe, &Tail::default(), ground);
+    resume_output(who, mode, pipe, tail, ground);
 }
 
 fn resume_output(

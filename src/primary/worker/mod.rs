@@ -147,6 +147,10 @@ impl Process {
         Pid::from_raw(self.known.pid)
     }
 
+    pub(super) fn group_name(&self) -> Option<&str> {
+        self.known.group.as_deref()
+    }
+
     pub(super) fn notify_socket(&self) -> &Path {
         &self.known.notify_socket
     }

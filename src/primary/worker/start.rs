@@ -21,7 +21,7 @@ use crate::sys::spawn::{self, Program};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 /// So many groups of one name are tried.
 const GROUPS: u32 = 100;
@@ -42,7 +42,7 @@ pub(in super::super) fn start(
     let notify_socket = runtime_dir::notify_socket(&app.folder, who.worker.0);
     let socket =
         notify::open(&notify_socket).map_err(NotStarted::doing("making a notify socket"))?;
-    let remove_socket = RemoveFile(&notify_socket);
+    let mut undo = Undo { socket: notify_socket.clone(), group: None, is_needed: true };
     let ready_fd = ready_fd(launch, ground);
     let ready =
         ready_fd.map(|_| output::pipe()).transpose().map_err(NotStarted::doing("making a pipe"))?;
@@ -59,6 +59,7 @@ pub(in super::super) fn start(
     };
     let group = ground.groups.map(|groups| make_group(groups, who)).transpose();
     let group = group.map_err(NotStarted::doing("making a control group"))?;
+    undo.group.clone_from(&group);
     let null = File::open("/dev/null").map_err(NotStarted::doing("opening /dev/null"))?;
 
     let told = environment::Worker {
@@ -118,7 +119,7 @@ pub(in super::super) fn start(
     put.map_err(NotStarted::doing("copying a descriptor"))?;
     crash::point("stored");
 
-    std::mem::forget(remove_socket);
+    undo.is_needed = false;
     let watch = Watch {
         worker: who.worker,
         pid: child.pid.as_raw(),
@@ -193,11 +194,18 @@ fn ready_fd(launch: &Launch, ground: &Ground<'_>) -> Option<i32> {
     }
 }
 
-/// Removes a file unless it is forgotten.
-struct RemoveFile<'a>(&'a Path);
+/// Removes what was made for a worker that does not come to be.
+struct Undo {
+    socket: PathBuf,
+    group: Option<Group>,
+    is_needed: bool,
+}
 
-impl Drop for RemoveFile<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.0);
+        if self.is_needed {
+            let _ = std::fs::remove_file(&self.socket);
+            self.group.iter().for_each(Group::remove);
+        }
     }
 }
