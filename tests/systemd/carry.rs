@@ -13,6 +13,7 @@ on_both! {
     what_befalls_the_service_costs_nothing
     what_befalls_the_service_costs_nodes_clients_nothing
     what_a_worker_has_outlives_the_primary
+    upgrades_back_and_forth_cost_nothing
 }
 
 /// So many times is the primary killed in peace, and again so many times during reloads.
@@ -158,4 +159,35 @@ fn what_a_worker_has_outlives_the_primary(root: &Path) {
     // Whoever may look still finds the way to the primary.
     app.boxed.ok("test -S /run/dogwatch/myapp/control && ! test -L /run/dogwatch/myapp");
     app.stop();
+}
+
+/// Two builds of the program replace each other, as a package does it: the old file stays open, under no name.
+fn upgrades_back_and_forth_cost_nothing(root: &Path) {
+    upgrade_under_load(Served::fd(root, ""));
+    if let Some(app) = Served::node(root, "", "round-robin") {
+        upgrade_under_load(app);
+    }
+}
+
+fn upgrade_under_load(mut app: Served) {
+    let (short, kept) = (load_of(&app.boxed, 4, 1), load_of(&app.boxed, 2, 20));
+    let (workers, pid) = (app.pids(), app.boxed.show("myapp", "MainPID"));
+    app.boxed.ok("cp /usr/bin/dogwatch /root/1; cp /usr/bin/dogwatch-libsystemd /root/2 || cp /root/1 /root/2");
+    for build in [2, 1, 2, 1, 2, 1] {
+        let said = app.boxed.ok(&format!(
+            "cp /root/{build} /usr/bin/new && mv /usr/bin/new /usr/bin/dogwatch && dogwatch upgrade myapp"
+        ));
+        assert!(said.contains("; 4 of 4 slots are served"), "{said}");
+        app.is_served();
+    }
+    assert_eq!((app.pids(), app.boxed.show("myapp", "MainPID")), (workers, pid));
+    // In the middle of a reload, which goes on.
+    app.boxed.ok("dogwatch reload --no-wait myapp && dogwatch upgrade myapp");
+    app.boxed
+        .until("test \"$(systemctl show -P StatusText myapp)\" = '4 workers ready, generation 2'");
+    app.learn_generation();
+    assert_eq!(app.boxed.show("myapp", "NRestarts"), "0");
+    assert_clean(short, Some(kept));
+    app.stop();
+    served::assert_lines(&app.boxed, 0);
 }

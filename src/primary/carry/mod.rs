@@ -226,7 +226,7 @@ impl Primary {
             Some(Err(why)) => {
                 self.channels_are_lost = true;
                 let text = format!(
-                    "cannot read what was known of the channels: {why}; workers on them are relieved by a reload"
+                    "cannot read what was known of the channels: {why}; workers on them are relieved"
                 );
                 self.log.say(Level::Warning, &text);
                 (None, Memory::default())
