@@ -67,10 +67,15 @@ fn under_npm(folder: &Path, command: &[&str]) -> String {
         .to_owned()
 }
 
-fn only_child(parent: Pid) -> Pid {
+/// The only child beside the keeper.
+fn only_worker(primary: Pid) -> Pid {
     let children =
-        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-    Pid::from_raw(children.trim().parse().unwrap())
+        std::fs::read_to_string(format!("/proc/{primary}/task/{primary}/children")).unwrap();
+    let is_keeper = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() == "dogwatch-keeper"
+    };
+    let worker = children.split_whitespace().find(|pid| !is_keeper(pid));
+    Pid::from_raw(worker.unwrap().parse().unwrap())
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn a_release_that_was_cleaned_up_is_found_where_it_is_now() {
     std::fs::remove_file(&current).unwrap();
     symlink("2", &current).unwrap();
     std::fs::remove_dir_all(folder.join("1")).unwrap();
-    kill(only_child(primary.pid()), Signal::SIGKILL).unwrap();
+    kill(only_worker(primary.pid()), Signal::SIGKILL).unwrap();
     let said = primary.says("APP ");
     assert!(said.contains(&format!("{}/2/server\"", folder.display())), "{said}");
     primary.stop();
