@@ -291,6 +291,45 @@ fn dies_at(point: &str, time: u32) -> bool {
     true
 }
 
+#[test]
+fn one_that_dies_at_its_end_has_a_successor_that_serves() {
+    for point in ["before-exit", "after-exit"] {
+        let mut manager = serving(demo(&[]).env_once("DOGWATCH_CRASH_AT", point));
+        manager.signal(Signal::SIGTERM);
+        assert_eq!(manager.wait_crashed().signal(), Some(9), "{point}");
+        manager.start();
+        manager.is_ready();
+        assert_eq!(workers(&manager).len(), 3, "{point}");
+        ends_clean(manager);
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_end_is_killed_by_the_next_primary() {
+    let script = "trap '' TERM; while :; do sleep 0.05; done";
+    let run = [
+        "--name",
+        "shop",
+        "--ready",
+        "alive:10ms",
+        "--settle",
+        "0ms",
+        "--drain",
+        "0ms",
+        "--stop-timeout",
+        "100ms",
+    ];
+    for point in ["before-kill", "after-kill"] {
+        let mut manager = serving(Unit::script(&run, script).env_once("DOGWATCH_CRASH_AT", point));
+        manager.signal(Signal::SIGHUP);
+        assert_eq!(manager.wait_crashed().signal(), Some(9), "{point}");
+        manager.start();
+        manager.says("reload done: generation 2 serves every slot");
+        manager.stop();
+        manager.nothing_is_left_over();
+    }
+}
+
 /// Every action of a start and of a rollout, before and after.
 macro_rules! crash_points {
     ($($name:ident: $point:literal;)*) => {
