@@ -12,9 +12,9 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use support::carry::{ends_clean, is_clean, load_of as load};
 use support::manager::{Manager, Unit};
-use support::{Counts, Load, dogwatch, load_client, wait_for, which};
+use support::{dogwatch, wait_for, which};
 
 const RUN: [&str; 6] = ["--name", "shop", "-n", "3", "--settle", "30ms"];
 
@@ -43,27 +43,6 @@ fn relieve(manager: &mut Manager) {
     manager.kill();
     manager.start();
     manager.is_ready();
-}
-
-fn ends_clean(mut manager: Manager) {
-    assert!(manager.stop().success());
-    manager.nothing_is_left_over();
-    manager.assert_no_errors();
-}
-
-fn load(manager: &Manager, requests: &str) -> Load {
-    let address = manager.address.to_string();
-    Load::start(Command::new(load_client()).args([
-        &address,
-        "--clients",
-        "4",
-        "--requests",
-        requests,
-    ]))
-}
-
-fn is_clean(counts: &Counts) {
-    counts.assert_clean(1);
 }
 
 #[test]

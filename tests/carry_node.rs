@@ -10,11 +10,11 @@ mod support;
 
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
 use std::time::Duration;
-use support::manager::{Manager, Unit};
+use support::carry::load_of as load;
+use support::manager::Unit;
 use support::node::{file, is_missing, node};
-use support::{Load, load_client, wait_for};
+use support::wait_for;
 
 fn app(version: u16, policy: &str, name: &str) -> Unit {
     let unit = Unit::new(&[]);
@@ -36,17 +36,6 @@ fn app(version: u16, policy: &str, name: &str) -> Unit {
         &node(version),
         &file(name),
     ])
-}
-
-fn load(manager: &Manager, requests: &str) -> Load {
-    let address = manager.address.to_string();
-    Load::start(Command::new(load_client()).args([
-        &address,
-        "--clients",
-        "4",
-        "--requests",
-        requests,
-    ]))
 }
 
 /// Kills the primary again and again, in reloads too, under load.

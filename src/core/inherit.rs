@@ -97,8 +97,7 @@ impl Supervisor {
     }
 
     /// Whether it is still to be done that this worker's process is made.
-    #[must_use]
-    pub fn is_unborn(&self, worker: WorkerId) -> bool {
+    fn is_unborn(&self, worker: WorkerId) -> bool {
         let is_spawn =
             |action: &Action| matches!(action, Action::Spawn { worker: id, .. } if *id == worker);
         self.actions.iter().any(is_spawn)

@@ -32,8 +32,14 @@ pub(crate) fn workers(manager: &Manager) -> Vec<(u64, i32)> {
 }
 
 pub(crate) fn load(manager: &Manager) -> Load {
+    load_of(manager, "1")
+}
+
+/// With so many requests a connection.
+pub(crate) fn load_of(manager: &Manager, requests: &str) -> Load {
     let address = manager.address.to_string();
-    Load::start(Command::new(load_client()).args([&address, "--clients", "4", "--requests", "1"]))
+    let arguments = [&address, "--clients", "4", "--requests", requests];
+    Load::start(Command::new(load_client()).args(arguments))
 }
 
 pub(crate) fn is_clean(counts: &Counts) {

@@ -267,7 +267,7 @@ impl Primary {
         {
             return None;
         }
-        let put = self.manager.put(who.name(Part::Pid), &pidfd, super::super::systemd::Listen::No);
+        let put = self.manager.put(who.name(Part::Pid), &pidfd, super::super::systemd::Polled::No);
         put.ok().map(|()| pidfd)
     }
 

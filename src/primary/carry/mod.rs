@@ -24,7 +24,7 @@ pub(super) use passed::Passed;
 use super::channel::Memory;
 use super::log::{Level, Log};
 use super::source::Launch;
-use super::systemd::{Listen, Manager, needed, room};
+use super::systemd::{Manager, Polled, needed, room};
 use super::worker::Process;
 use super::{App, LastFailure, Primary, runtime_dir};
 use crate::protocol::store::Name;
@@ -43,8 +43,8 @@ pub(super) fn refuse(log: &Log, passed: &mut Passed, manager: &mut Manager) {
         manager.remove_from_store(&text);
         let Ok(name) = text.parse::<Name>() else { continue };
         if let Some(copy) = passed.carried.get(&name).and_then(|fd| fd.try_clone().ok()) {
-            let listen = matches!(name, Name::Leash | Name::Keeper);
-            manager.give_away(&name, copy, if listen { Listen::Yes } else { Listen::No });
+            let is_polled = matches!(name, Name::Leash | Name::Keeper);
+            manager.give_away(&name, copy, if is_polled { Polled::Yes } else { Polled::No });
         }
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn change_keepers(
     if let Ok(keeper) = &keeper {
         manager.remove_from_store(&Name::Keeper.to_string());
         // It drops out of the store when the keeper is gone. Before the last one ends, so that there is always one.
-        let _ = manager.put(Name::Keeper, &keeper.door, Listen::Yes);
+        let _ = manager.put(Name::Keeper, &keeper.door, Polled::Yes);
     }
     (keeper, old.1.map(keeper::relieve).unwrap_or_default())
 }
@@ -84,7 +84,7 @@ fn hire(
         Some(leash) => keeper::read_end(&leash)?,
         None => {
             let (read, write) = super::output::pipe()?;
-            manager.give_away(&Name::Leash, write, Listen::Yes);
+            manager.give_away(&Name::Leash, write, Polled::Yes);
             read
         }
     };
@@ -129,7 +129,7 @@ impl Primary {
         let leash = self.manager.copy_of(&Name::Leash);
         let keeper = hire(&self.app, launch, leash, &mut self.manager);
         if let Ok(keeper) = &keeper {
-            let _ = self.manager.put(Name::Keeper, &keeper.door, Listen::Yes);
+            let _ = self.manager.put(Name::Keeper, &keeper.door, Polled::Yes);
         }
         self.note_keeper(keeper);
     }
@@ -150,7 +150,7 @@ impl Primary {
                 self.last_failure =
                     state.last_failure.map(|failure| LastFailure { failure, tail: None });
                 // It lies there, unless it went with another of its name; twice it is not stored.
-                let _ = self.manager.put(Name::State, notebook.as_fd(), Listen::No);
+                let _ = self.manager.put(Name::State, notebook.as_fd(), Polled::No);
                 self.notebook = Some(notebook);
             }
             Past::Lost { why, .. } => {
@@ -194,7 +194,7 @@ impl Primary {
                 Ok(notebook) => {
                     // One that could not be read may lie there.
                     self.manager.remove_from_store(&Name::State.to_string());
-                    let _ = self.manager.put(Name::State, notebook.as_fd(), Listen::No);
+                    let _ = self.manager.put(Name::State, notebook.as_fd(), Polled::No);
                     self.notebook = Some(notebook);
                 }
                 Err(e) => {
@@ -209,7 +209,7 @@ impl Primary {
             for (at, listener) in (0..).zip(&self.listeners.all) {
                 let name = Name::Listener(at, listener.name.clone());
                 if !self.manager.holds(&name) {
-                    let _ = self.manager.put(name, &listener.fd, Listen::No);
+                    let _ = self.manager.put(name, &listener.fd, Polled::No);
                 }
             }
         }
@@ -248,7 +248,7 @@ impl Primary {
         let notebook = notebook.ok()?;
         if is_new {
             self.manager.remove_from_store(&Name::Channels.to_string());
-            let _ = self.manager.put(Name::Channels, &notebook, Listen::No);
+            let _ = self.manager.put(Name::Channels, &notebook, Polled::No);
         } else if let Ok(fd) = notebook.as_fd().try_clone_to_owned() {
             self.manager.hold(Name::Channels, fd);
         }
@@ -258,7 +258,7 @@ impl Primary {
     /// A socket was opened because a program asked for it.
     pub(super) fn store_opened(&mut self, at: usize, fd: &OwnedFd) {
         if let Ok(at) = u16::try_from(at) {
-            let _ = self.manager.put(Name::Opened(at), fd, Listen::No);
+            let _ = self.manager.put(Name::Opened(at), fd, Polled::No);
         }
     }
 

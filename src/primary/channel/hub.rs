@@ -62,7 +62,11 @@ impl Socket {
             (None, Some(path)) if !is_datagram => Local::Unix(path),
             (None, _) => Local::Other,
         };
-        Ok(Self {
+        Ok(Self::of(fd, local, is_datagram, asked))
+    }
+
+    fn of(fd: OwnedFd, local: Local, is_datagram: bool, asked: Option<(Place, u32)>) -> Self {
+        Self {
             fd: Arc::new(fd),
             local,
             is_datagram,
@@ -73,7 +77,7 @@ impl Socket {
             task: None,
             is_waiting: false,
             data: None,
-        })
+        }
     }
 
     /// Whether it was not closed down.
@@ -86,18 +90,8 @@ impl Socket {
     /// # Errors
     /// As open(2).
     pub(super) fn closed() -> io::Result<Self> {
-        Ok(Self {
-            fd: Arc::new(std::fs::File::open("/dev/null")?.into()),
-            local: Local::Other,
-            is_datagram: false,
-            asked: None,
-            rota: Rota::default(),
-            changed: Arc::new(Notify::new()),
-            is_accepting: false,
-            task: None,
-            is_waiting: false,
-            data: None,
-        })
+        let nothing = std::fs::File::open("/dev/null")?.into();
+        Ok(Self::of(nothing, Local::Other, false, None))
     }
 
     /// A worker takes no more turns here.

@@ -7,7 +7,7 @@
 
 mod store;
 
-pub(super) use store::{Listen, needed, room};
+pub(super) use store::{Polled, needed, room};
 
 use crate::core::{Report, Time};
 use crate::protocol::store::Name;

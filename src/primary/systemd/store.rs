@@ -13,7 +13,7 @@ const OF_THE_APP: usize = 4;
 
 /// What systemd does about a stored descriptor whose other end is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Listen {
+pub(in super::super) enum Polled {
     /// Drops it: it is of no use any more.
     Yes,
     /// Keeps it (`FDPOLL=0`): a dead worker's status and last words are still to be read.
@@ -29,22 +29,22 @@ impl Manager {
         &mut self,
         name: Name,
         fd: impl AsFd,
-        listen: Listen,
+        polled: Polled,
     ) -> io::Result<()> {
         let fd = Arc::new(fd.as_fd().try_clone_to_owned()?);
         self.drop_stored(&name);
-        self.store(&name, fd.clone(), listen);
+        self.store(&name, fd.clone(), polled);
         self.held.insert(name, fd);
         Ok(())
     }
 
     /// As [`Self::put`], for what only systemd is to have.
-    pub(in super::super) fn give_away(&mut self, name: &Name, fd: OwnedFd, listen: Listen) {
-        self.store(name, Arc::new(fd), listen);
+    pub(in super::super) fn give_away(&mut self, name: &Name, fd: OwnedFd, polled: Polled) {
+        self.store(name, Arc::new(fd), polled);
     }
 
-    fn store(&mut self, name: &Name, fd: Arc<OwnedFd>, listen: Listen) {
-        let poll = if listen == Listen::No { "FDPOLL=0\n" } else { "" };
+    fn store(&mut self, name: &Name, fd: Arc<OwnedFd>, polled: Polled) {
+        let poll = if polled == Polled::No { "FDPOLL=0\n" } else { "" };
         self.tell_store(format!("FDSTORE=1\nFDNAME={name}\n{poll}"), Some(fd));
     }
 
@@ -77,7 +77,6 @@ impl Manager {
         for (name, _) in std::mem::take(&mut self.held) {
             self.remove_from_store(&name.to_string());
         }
-        self.remove_from_store(&Name::Leash.to_string());
     }
 
     /// Returns what the next primary is to be passed.

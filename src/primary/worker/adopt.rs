@@ -6,7 +6,7 @@ use super::super::notify;
 use super::super::ready::{self, Watch};
 use super::super::runtime_dir;
 use super::super::source::Launch;
-use super::super::systemd::Listen;
+use super::super::systemd::Polled;
 use super::super::tail::Tail;
 use super::outlet::Pipe;
 use super::{Ground, Identity, Known, Process, how};
@@ -193,7 +193,7 @@ fn listen(
     }
     let _ = std::fs::remove_file(&known.notify_socket);
     let socket = notify::open(&known.notify_socket)?;
-    ground.manager.put(who.name(Part::Notify), socket.as_fd(), Listen::No)?;
+    ground.manager.put(who.name(Part::Notify), socket.as_fd(), Polled::No)?;
     Ok(socket)
 }
 

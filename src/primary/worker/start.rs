@@ -8,7 +8,7 @@ use super::super::output;
 use super::super::ready::{self, Watch};
 use super::super::runtime_dir;
 use super::super::source::Launch;
-use super::super::systemd::Listen;
+use super::super::systemd::Polled;
 use super::super::tail::Tail;
 use super::outlet::Outlet;
 use super::{CHANNEL, Ground, Identity, Known, NotStarted, Process, first_free_fd};
@@ -96,7 +96,7 @@ pub(in super::super) fn start(
     parts.extend(ready.iter().map(|(read, _)| (Part::Ready, read.as_fd())));
     parts.extend(channel.iter().map(|channel| (Part::Channel, channel.ours.as_fd())));
     for (part, fd) in parts {
-        let put = ground.manager.put(who.name(part), fd, Listen::No);
+        let put = ground.manager.put(who.name(part), fd, Polled::No);
         put.map_err(NotStarted::doing("copying a descriptor"))?;
     }
     crash::point("connected");
@@ -115,7 +115,7 @@ pub(in super::super) fn start(
     crash::point("made");
     // It is our child and not reaped yet, so the number means it.
     let pidfd = pidfd::open(child.pid).map_err(NotStarted::doing("opening its process"))?;
-    let put = ground.manager.put(who.name(Part::Pid), &pidfd, Listen::No);
+    let put = ground.manager.put(who.name(Part::Pid), &pidfd, Polled::No);
     put.map_err(NotStarted::doing("copying a descriptor"))?;
     crash::point("stored");
 
