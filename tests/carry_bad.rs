@@ -247,10 +247,11 @@ fn a_number_that_is_somebody_elses_by_now_is_left_alone() {
         let others = [Stranger::new(), Stranger::new()];
         let reused = |manager: &Manager| {
             edit(manager, |state| {
-                state["workers"]["1"]["pid"] = others[0].pid().into();
-                state["workers"]["2"]["pid"] = others[1].pid().into();
-                state["workers"]["3"]["pid"] = 1.into();
-                state["workers"]["3"]["start_time"] = 12345.into();
+                // Long before: those that have the numbers now may have begun in the very tick that the workers did.
+                for (worker, pid) in [("1", others[0].pid()), ("2", others[1].pid()), ("3", 1)] {
+                    state["workers"][worker]["pid"] = pid.into();
+                    state["workers"][worker]["start_time"] = 12345.into();
+                }
             });
             if !is_stored {
                 named(&workers(manager), "pid").for_each(|name| manager.remove(&name));
