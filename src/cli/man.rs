@@ -20,7 +20,7 @@ pub(super) enum Page {
 }
 
 /// Which flag of `run` has the text for a key of the file.
-const FLAGS: [(&str, &str); 27] = [
+const FLAGS: [(&str, &str); 31] = [
     ("command", "command"),
     ("workers", "workers"),
     ("listen", "listen"),
@@ -39,11 +39,15 @@ const FLAGS: [(&str, &str); 27] = [
     ("stop.drain", "drain"),
     ("stop.timeout", "stop_timeout"),
     ("stop.message", "stop_message"),
+    ("stop.when", "stop_when"),
+    ("stop.close-idle", "close_idle"),
     ("restart.min-delay", "min_delay"),
     ("restart.max-delay", "max_delay"),
     ("restart.start-limit", "start_limit"),
     ("watchdog.interval", "watchdog"),
     ("reload.surge", "surge"),
+    ("reload.canary", "canary"),
+    ("reload.canary-time", "canary_time"),
     ("reload.on-failure", "on_failure"),
     ("log.mode", "log"),
     ("control.readers", "control_readers"),
@@ -51,12 +55,13 @@ const FLAGS: [(&str, &str); 27] = [
 ];
 
 /// How a value is written in the file, where that is not as after a flag.
-const WRITTEN: [(&str, &str); 8] = [
+const WRITTEN: [(&str, &str); 9] = [
     ("command", "[\"PROGRAM\", \"ARGUMENT\"]"),
     ("listen", "[\"ADDR\"]"),
     ("env", "{ KEY = \"VALUE\" }"),
     ("environment-files", "[\"FILE\"]"),
     ("blocking", "true"),
+    ("stop.close-idle", "true or false"),
     ("restart.start-limit", "{ count = N, within = \"TIME\" }"),
     ("control.readers", "[\"WHO\"]"),
     ("workers", "N or \"cpus\""),

@@ -2,8 +2,8 @@
 
 use crate::config::typed::{Control, Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
 use crate::config::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time,
-    Variable, Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal,
+    StopWhen, Time, Variable, Workers,
 };
 use crate::core::Outcome;
 use crate::primary::{self, Refusal, Source, refuse_name};
@@ -44,7 +44,8 @@ pub struct RunArguments {
     /// How a worker gets its sockets: fd (LISTEN_FDS) or node (listen() in Node) [default: fd]
     #[arg(long, value_name = "HOW")]
     handoff: Option<Handoff>,
-    /// Who gets a new connection: shared, round-robin or round-robin:client-ip [default: shared; with node, round-robin]
+    /// Who gets a new connection: shared, round-robin, round-robin:client-ip, steered, steered:client-ip or
+    /// steered:least-connections [default: shared; with node, round-robin]
     #[arg(long, value_name = "HOW")]
     balance: Option<Balance>,
     /// What shows that a worker is ready: auto, notify, accepting, fd, listening, message or alive:2s [default: auto; with node, listening]
@@ -74,6 +75,12 @@ pub struct RunArguments {
     /// Tell a Node worker this message when it is to end; PM2 sends 'shutdown'
     #[arg(long, value_name = "TEXT")]
     stop_message: Option<String>,
+    /// When a withdrawn worker gets the signal: at-once or idle [default: at-once; steered, idle]
+    #[arg(long, value_name = "WHEN")]
+    stop_when: Option<StopWhen>,
+    /// Close idle connections of a withdrawn worker once half of the drain time is over [default: only if steered]
+    #[arg(long, value_name = "BOOL")]
+    close_idle: Option<bool>,
     /// The first delay between starts of a slot that fails again and again [default: 100ms]
     #[arg(long, value_name = "TIME")]
     min_delay: Option<Time>,
@@ -89,6 +96,12 @@ pub struct RunArguments {
     /// How many slots a reload relieves at a time [default: 1]
     #[arg(long, value_name = "N")]
     surge: Option<u16>,
+    /// Give the first new worker of a reload this many of a hundred connections, and wait for '--canary-time' or 'dogwatch promote'
+    #[arg(long, value_name = "PERCENT")]
+    canary: Option<u8>,
+    /// How long the canary is watched [default: until 'dogwatch promote']
+    #[arg(long, value_name = "TIME")]
+    canary_time: Option<Time>,
     /// What a reload does when a new worker fails: rollback [default: rollback]
     #[arg(long, value_name = "HOW")]
     on_failure: Option<OnFailure>,
@@ -143,6 +156,8 @@ impl RunArguments {
                 drain: self.drain,
                 timeout: self.stop_timeout,
                 message: self.stop_message,
+                when: self.stop_when,
+                close_idle: self.close_idle,
             },
             restart: Restart {
                 min_delay: self.min_delay,
@@ -150,7 +165,12 @@ impl RunArguments {
                 start_limit: self.start_limit,
             },
             watchdog: Watchdog { interval: self.watchdog },
-            reload: Reload { surge: self.surge, on_failure: self.on_failure },
+            reload: Reload {
+                surge: self.surge,
+                on_failure: self.on_failure,
+                canary: self.canary,
+                canary_time: self.canary_time,
+            },
             log: Log { mode: self.log },
             control: Control {
                 readers: (!self.control_readers.is_empty()).then_some(self.control_readers),

@@ -35,6 +35,8 @@ impl Settings {
         let signal = self.stop_signal.0;
         all.push(("stop.signal".to_owned(), signal.to_string()));
         all.extend(self.stop_message.clone().map(|text| ("stop.message".to_owned(), text)));
+        all.push(("stop.when".to_owned(), self.stop_when.to_string()));
+        all.push(("stop.close-idle".to_owned(), self.close_idle.to_string()));
         all.extend(describe_policy(&self.policy));
         all.push(("log.mode".to_owned(), self.log.to_string()));
         all.push(("control.readers".to_owned(), list(&self.readers)));
@@ -82,6 +84,8 @@ fn describe_policy(policy: &Policy) -> Vec<(String, String)> {
         Some(("restart.start-limit", limit)),
         heartbeat,
         Some(("reload.surge", policy.surge.to_string())),
+        policy.canary.map(|percent| ("reload.canary", percent.to_string())),
+        policy.canary_time.map(|long| ("reload.canary-time", time(long))),
     ];
     all.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect()
 }

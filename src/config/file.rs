@@ -147,7 +147,7 @@ mod tests {
         );
         assert_eq!(
             error("[reload]\nsurg = 2"),
-            "myapp.toml:2: unknown key 'surg', expected 'surge' or 'on-failure'\nhint: did you mean 'surge'?"
+            "myapp.toml:2: unknown key 'surg', expected one of 'surge', 'on-failure', 'canary', 'canary-time'\nhint: did you mean 'surge'?"
         );
     }
 

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 use typed::Typed;
-use values::{Address, Balance, Handoff, LogMode, Reader, ReadyWhen, StopSignal, Workers};
+use values::{
+    Address, Balance, Handoff, LogMode, Reader, ReadyWhen, StopSignal, StopWhen, Workers,
+};
 
 /// Why settings are refused: what and where, and at most one remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +56,23 @@ pub struct Settings {
     pub stop_signal: StopSignal,
     /// The message that tells a worker over its channel that it is to end.
     pub stop_message: Option<String>,
+    /// When a withdrawn worker gets its stop signal.
+    #[serde(default = "at_once")]
+    pub stop_when: StopWhen,
+    /// Idle connections are closed for a worker once half of its drain time is over.
+    #[serde(default)]
+    pub close_idle: bool,
     /// Where the workers' output goes.
     pub log: LogMode,
     /// Who may look at the app over its control socket, beside root and the primary's own user.
     pub readers: Vec<Reader>,
     /// What the supervisor decides by.
     pub policy: Policy,
+}
+
+/// What a program that knew no other did.
+fn at_once() -> StopWhen {
+    StopWhen::AtOnce
 }
 
 impl Settings {
@@ -92,6 +105,8 @@ impl Settings {
             limit_within: limit.map_or(default.limit_within, |limit| limit.within.0),
             heartbeat: typed.watchdog.interval.map(|interval| interval.0),
             surge: typed.reload.surge.unwrap_or(default.surge),
+            canary: typed.reload.canary,
+            canary_time: typed.reload.canary_time.map(|time| time.0),
         };
         let handoff = typed.handoff.unwrap_or(Handoff::Fd);
         // As Node's own cluster module and PM2 do it.
@@ -99,6 +114,8 @@ impl Settings {
             Handoff::Fd => (Balance::Shared, ReadyWhen::Auto),
             Handoff::Node => (Balance::RoundRobin { sticky: false }, ReadyWhen::Listening),
         };
+        let balance = typed.balance.unwrap_or(balance);
+        let is_steered = matches!(balance, Balance::Steered(_));
         let settings = Self {
             command,
             listen: typed.listen.unwrap_or_default(),
@@ -107,11 +124,18 @@ impl Settings {
             environment_files: typed.environment_files.unwrap_or_default(),
             blocking: typed.blocking.unwrap_or(false),
             handoff,
-            balance: typed.balance.unwrap_or(balance),
+            balance,
             ready_when: typed.ready.when.unwrap_or(ready_when),
             ready_fd: typed.ready.fd,
             stop_signal: typed.stop.signal.unwrap_or(StopSignal(nix::sys::signal::Signal::SIGTERM)),
             stop_message: typed.stop.message,
+            // Where a worker can be withdrawn without a word, it need not know how to end well.
+            stop_when: typed.stop.when.unwrap_or(if is_steered {
+                StopWhen::Idle
+            } else {
+                StopWhen::AtOnce
+            }),
+            close_idle: typed.stop.close_idle.unwrap_or(is_steered),
             log: typed.log.mode.unwrap_or(LogMode::Auto),
             readers: typed.control.readers.unwrap_or_default(),
             policy,
@@ -157,6 +181,19 @@ impl Settings {
                 "the time to be alive is not shorter than 'ready.timeout'",
             );
         }
+        if let Some(percent) = policy.canary {
+            if !(1..=50).contains(&percent) {
+                return refuse("reload.canary", "expected 1 to 50 connections of a hundred");
+            }
+            if !matches!(self.balance, Balance::Steered(_)) {
+                return refuse(
+                    "reload.canary",
+                    "connections are weighed only with 'balance = \"steered\"'",
+                );
+            }
+        } else if policy.canary_time.is_some() {
+            return refuse("reload.canary-time", "there is no 'reload.canary' that it is for");
+        }
         if let Some((key, reason)) = self.channel_trouble() {
             return refuse(key, reason);
         }
@@ -181,7 +218,7 @@ impl Settings {
     fn channel_trouble(&self) -> Option<(&'static str, &'static str)> {
         let on_channel = matches!(self.ready_when, ReadyWhen::Listening | ReadyWhen::Message);
         match self.handoff {
-            Handoff::Fd if self.balance != Balance::Shared => Some((
+            Handoff::Fd if matches!(self.balance, Balance::RoundRobin { .. }) => Some((
                 "balance",
                 "'round-robin' passes connections over the channel, which takes 'handoff = \"node\"'",
             )),
@@ -237,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn steered_workers_are_stopped_when_they_are_idle() {
+        let steered =
+            settings("command = [\"x\"]\nbalance = { mode = \"steered\", policy = \"client-ip\" }");
+        let steered = steered.unwrap();
+        assert_eq!(steered.balance, Balance::Steered(values::Steer::ClientIp));
+        assert_eq!((steered.stop_when, steered.close_idle), (StopWhen::Idle, true));
+        let text = "command = [\"x\"]\nbalance = { mode = \"steered\", sticky = \"client-ip\" }";
+        assert_eq!(
+            settings(text).unwrap_err().message,
+            "myapp.toml:2: 'balance': 'steered' has no 'sticky', expected 'policy'"
+        );
+        let shared = settings("command = [\"x\"]").unwrap();
+        assert_eq!((shared.stop_when, shared.close_idle), (StopWhen::AtOnce, false));
+    }
+
+    #[test]
     fn impossible_settings_are_refused() {
         let says =
             |text: &str| settings(&format!("command = [\"x\"]\n{text}")).unwrap_err().message;
@@ -251,6 +304,18 @@ mod tests {
         assert_eq!(
             says("[reload]\nsurge = 0"),
             "'reload.surge': at least one slot must be relieved at a time"
+        );
+        assert_eq!(
+            says("[reload]\ncanary = 5"),
+            "'reload.canary': connections are weighed only with 'balance = \"steered\"'"
+        );
+        assert_eq!(
+            says("balance = \"steered\"\n[reload]\ncanary = 51"),
+            "'reload.canary': expected 1 to 50 connections of a hundred"
+        );
+        assert_eq!(
+            says("[reload]\ncanary-time = \"1min\""),
+            "'reload.canary-time': there is no 'reload.canary' that it is for"
         );
         assert_eq!(
             says("[restart]\nmin-delay = \"1min\""),

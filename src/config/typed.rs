@@ -1,8 +1,8 @@
 //! Settings as somebody typed them, in a file or as flags: every key may be missing.
 
 use super::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal, Time,
-    Workers,
+    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal,
+    StopWhen, Time, Workers,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -105,6 +105,10 @@ typed! {
         timeout: Time,
         /// What it is told over its channel when it is withdrawn.
         message: String,
+        /// When it gets the signal.
+        when: StopWhen,
+        /// Idle connections are closed for it once half of the drain time is over.
+        close_idle: bool,
     } []
 
     /// `[restart]`
@@ -129,6 +133,10 @@ typed! {
         surge: u16,
         /// What happens when a newcomer fails.
         on_failure: OnFailure,
+        /// How many of a hundred connections the first newcomer gets until the rollout goes on.
+        canary: u8,
+        /// How long that lasts; without it, until the operator says so.
+        canary_time: Time,
     } []
 
     /// `[log]`

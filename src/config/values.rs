@@ -3,7 +3,7 @@
 
 mod sockets;
 
-pub use sockets::{Address, Balance, Handoff};
+pub use sockets::{Address, Balance, Handoff, Steer};
 
 use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use std::fmt;
@@ -30,7 +30,7 @@ macro_rules! serialize_as_text {
     )*};
 }
 
-serialize_as_text! { Address Balance Handoff LogMode Reader ReadyWhen StopSignal }
+serialize_as_text! { Address Balance Handoff LogMode Reader ReadyWhen StopSignal StopWhen }
 
 /// Reads a value from a TOML string by its `FromStr`; an example says what is expected where it is no string.
 macro_rules! deserialize_from_str {
@@ -61,6 +61,7 @@ deserialize_from_str! {
     LogMode, "auto";
     Handoff, "fd";
     OnFailure, "rollback";
+    StopWhen, "idle";
     Reader, "@adm";
 }
 
@@ -275,6 +276,36 @@ impl fmt::Display for LogMode {
             Self::Direct => "direct",
             Self::Prefix => "prefix",
             Self::Inherit => "inherit",
+        })
+    }
+}
+
+/// When a withdrawn worker gets its stop signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopWhen {
+    /// As soon as nothing new can reach it: the signal is what tells it to finish.
+    AtOnce,
+    /// When it has no connection left, or the drain time is over.
+    Idle,
+}
+
+impl FromStr for StopWhen {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "at-once" => Ok(Self::AtOnce),
+            "idle" => Ok(Self::Idle),
+            _ => invalid(format!("'{text}' is no moment, expected 'at-once' or 'idle'")),
+        }
+    }
+}
+
+impl fmt::Display for StopWhen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtOnce => "at-once",
+            Self::Idle => "idle",
         })
     }
 }

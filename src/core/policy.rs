@@ -31,6 +31,11 @@ pub struct Policy {
     pub heartbeat: Option<Duration>,
     /// How many slots a rollout relieves at a time.
     pub surge: u16,
+    /// How many of a hundred connections the first newcomer of a rollout gets while the rollout waits; `None` if it does
+    /// not wait.
+    pub canary: Option<u8>,
+    /// How long it waits; `None` if until the operator says so.
+    pub canary_time: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -49,6 +54,8 @@ impl Default for Policy {
             limit_within: Duration::from_secs(30),
             heartbeat: None,
             surge: 1,
+            canary: None,
+            canary_time: None,
         }
     }
 }

@@ -133,11 +133,36 @@ pub enum Balance {
         /// The connections of one client address go to one slot.
         sticky: bool,
     },
+    /// Each worker has a socket of its own, and the kernel picks one for each connection.
+    Steered(Steer),
+}
+
+/// How the kernel picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// One slot after the other.
+    RoundRobin,
+    /// The connections of one client address go to one slot.
+    ClientIp,
+    /// The slot with fewer connections, of the next in turn and one at random.
+    LeastConnections,
+}
+
+impl Steer {
+    /// Returns the word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::ClientIp => "client-ip",
+            Self::LeastConnections => "least-connections",
+        }
+    }
 }
 
 impl Balance {
-    const EXPECTED: &'static str =
-        "'shared', 'round-robin' or { mode = \"round-robin\", sticky = \"client-ip\" }";
+    const EXPECTED: &'static str = "'shared', 'round-robin', { mode = \"round-robin\", sticky = \"client-ip\" }, 'steered' or \
+         { mode = \"steered\", policy = \"client-ip\" } (or \"least-connections\")";
 }
 
 impl FromStr for Balance {
@@ -148,6 +173,9 @@ impl FromStr for Balance {
             "shared" => Ok(Self::Shared),
             "round-robin" => Ok(Self::RoundRobin { sticky: false }),
             "round-robin:client-ip" => Ok(Self::RoundRobin { sticky: true }),
+            "steered" | "steered:round-robin" => Ok(Self::Steered(Steer::RoundRobin)),
+            "steered:client-ip" => Ok(Self::Steered(Steer::ClientIp)),
+            "steered:least-connections" => Ok(Self::Steered(Steer::LeastConnections)),
             _ => invalid(format!("'{text}' is no balance, expected {}", Self::EXPECTED)),
         }
     }
@@ -159,6 +187,9 @@ impl fmt::Display for Balance {
             Self::Shared => "shared",
             Self::RoundRobin { sticky: false } => "round-robin",
             Self::RoundRobin { sticky: true } => "round-robin:client-ip",
+            Self::Steered(Steer::RoundRobin) => "steered",
+            Self::Steered(Steer::ClientIp) => "steered:client-ip",
+            Self::Steered(Steer::LeastConnections) => "steered:least-connections",
         })
     }
 }
@@ -170,6 +201,7 @@ impl<'de> Deserialize<'de> for Balance {
         struct Table {
             mode: String,
             sticky: Option<String>,
+            policy: Option<String>,
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
@@ -182,7 +214,15 @@ impl<'de> Deserialize<'de> for Balance {
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Balance, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                let whole = [Some(table.mode), table.sticky];
+                let (rest, other) = match table.mode.as_str() {
+                    "steered" => (table.policy, table.sticky.map(|_| ("sticky", "policy"))),
+                    _ => (table.sticky, table.policy.map(|_| ("policy", "sticky"))),
+                };
+                if let Some((key, instead)) = other {
+                    let text = format!("'{}' has no '{key}', expected '{instead}'", table.mode);
+                    return Err(serde::de::Error::custom(text));
+                }
+                let whole = [Some(table.mode), rest];
                 let whole = whole.into_iter().flatten().collect::<Vec<_>>().join(":");
                 whole.parse().map_err(serde::de::Error::custom)
             }
@@ -221,9 +261,12 @@ mod tests {
     fn a_balance_is_a_word_or_a_table() {
         assert_eq!("round-robin".parse(), Ok(Balance::RoundRobin { sticky: false }));
         assert_eq!("round-robin:client-ip".parse(), Ok(Balance::RoundRobin { sticky: true }));
+        for text in ["steered", "steered:client-ip", "steered:least-connections"] {
+            assert_eq!(text.parse::<Balance>().unwrap().to_string(), text);
+        }
         assert_eq!(
             says::<Balance>("fair"),
-            "'fair' is no balance, expected 'shared', 'round-robin' or { mode = \"round-robin\", sticky = \"client-ip\" }"
+            format!("'fair' is no balance, expected {}", Balance::EXPECTED)
         );
     }
 }
