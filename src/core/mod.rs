@@ -32,6 +32,7 @@ mod backoff;
 mod event;
 mod inherit;
 mod invariant;
+mod lanes;
 mod note;
 mod operator;
 mod policy;
@@ -44,6 +45,7 @@ mod worker;
 
 pub use action::{Action, Cause, Human, Next, Outcome, Report, Why};
 pub use event::{Event, Evidence, How, Scale};
+pub use lanes::{Lane, Lanes, MAX_LANES, Turns};
 pub use operator::Refusal;
 pub use policy::Policy;
 pub use time::Time;
