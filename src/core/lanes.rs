@@ -52,12 +52,26 @@ pub enum Turns {
     ByClient,
 }
 
+/// What a worker does on its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Stage {
+    Starting,
+    Admitted,
+    Withdrawn,
+}
+
 /// Who serves a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Tenant {
     lane: Lane,
     slot: Slot,
-    is_admitted: bool,
+    stage: Stage,
+}
+
+impl Tenant {
+    fn is_admitted(self) -> bool {
+        self.stage == Stage::Admitted
+    }
 }
 
 /// The lanes of an app.
@@ -90,13 +104,14 @@ impl Lanes {
     }
 
     /// Gives a worker that is about to start its lane, which it has until it is gone: the slot's home where nobody lives
-    /// there, else a free one, and first one where connections wait (`waits`). Where all are taken it shares the home.
+    /// there, else a free one, but before them one where connections wait (`waits`). Where all are taken it shares the home.
     pub fn assign(&mut self, worker: WorkerId, slot: Slot, waits: impl Fn(Lane) -> bool) -> Lane {
         let home = self.homes.get(&slot).copied();
-        let lane = match home {
-            Some(home) if self.is_empty(home) => home,
-            _ => self.free(waits).or(home).unwrap_or_else(|| self.least_crowded()),
-        };
+        let deserted = self.all().filter(|lane| self.is_deserted(*lane));
+        let free = home.filter(|home| self.is_empty(*home)).into_iter().chain(deserted);
+        let free: Vec<Lane> = free.collect();
+        let best = free.iter().copied().find(|lane| waits(*lane)).or(free.first().copied());
+        let lane = best.or(home).unwrap_or_else(|| self.least_crowded());
         self.settle(worker, slot, lane);
         lane
     }
@@ -104,14 +119,14 @@ impl Lanes {
     /// Notes on which lane a worker is that another primary has started.
     pub fn settle(&mut self, worker: WorkerId, slot: Slot, lane: Lane) {
         let lane = Lane(lane.0.min(self.count.saturating_sub(1)));
-        self.tenants.insert(worker, Tenant { lane, slot, is_admitted: false });
+        self.tenants.insert(worker, Tenant { lane, slot, stage: Stage::Starting });
         self.homes.entry(slot).or_insert(lane);
     }
 
     /// New connections go to a worker.
     pub fn admit(&mut self, worker: WorkerId) {
         if let Some(tenant) = self.tenants.get_mut(&worker) {
-            tenant.is_admitted = true;
+            tenant.stage = Stage::Admitted;
             self.homes.insert(tenant.slot, tenant.lane);
         }
     }
@@ -119,12 +134,12 @@ impl Lanes {
     /// New connections go to a worker no more. Returns whether that is so: another who serves may share its lane.
     pub fn withdraw(&mut self, worker: WorkerId) -> bool {
         let Some(tenant) = self.tenants.get_mut(&worker) else { return true };
-        tenant.is_admitted = false;
+        tenant.stage = Stage::Withdrawn;
         let tenant = *tenant;
         if let Some(lane) = self.place(tenant.slot, None) {
             self.homes.insert(tenant.slot, lane);
         }
-        !self.tenants.values().any(|other| other.is_admitted && other.lane == tenant.lane)
+        !self.tenants.values().any(|other| other.is_admitted() && other.lane == tenant.lane)
     }
 
     /// A worker is gone, with all that it had started.
@@ -155,7 +170,7 @@ impl Lanes {
     /// Whether new connections go to a lane's tenant.
     #[must_use]
     pub fn is_served(&self, lane: Lane) -> bool {
-        self.tenants.values().any(|tenant| tenant.lane == lane && tenant.is_admitted)
+        self.tenants.values().any(|tenant| tenant.lane == lane && tenant.is_admitted())
     }
 
     /// Whether connections that wait on a lane wait for nobody: it has no tenant, and none will come of itself.
@@ -176,14 +191,14 @@ impl Lanes {
     #[must_use]
     pub fn table(&self, slots: u16, turns: Turns, canary: Option<(WorkerId, u8)>) -> Vec<Lane> {
         let canary = canary.and_then(|(worker, percent)| {
-            let tenant = self.tenants.get(&worker).filter(|tenant| tenant.is_admitted)?;
+            let tenant = self.tenants.get(&worker).filter(|tenant| tenant.is_admitted())?;
             Some((worker, tenant.lane, usize::from(percent)))
         });
         let except = canary.map(|(worker, ..)| worker);
         let places: Vec<_> = (0..slots).map(|slot| self.place(Slot(slot), except)).collect();
         let served: Vec<Lane> = places.iter().copied().flatten().collect();
         if served.is_empty() {
-            return self.where_to_wait(canary.map(|(_, lane, _)| lane));
+            return canary.map_or_else(|| self.where_to_wait(slots), |(_, lane, _)| vec![lane]);
         }
         let is_canarys = |at: usize, percent: usize| at * percent % HUNDRED < percent;
         match (turns, canary) {
@@ -201,12 +216,19 @@ impl Lanes {
         }
     }
 
-    /// Nobody serves a slot: what comes waits where somebody will.
-    fn where_to_wait(&self, canary: Option<Lane>) -> Vec<Lane> {
-        match canary {
-            Some(lane) => vec![lane],
-            None => self.homes.values().copied().collect::<BTreeSet<_>>().into_iter().collect(),
-        }
+    /// Nobody serves a slot: what comes waits where somebody will, and not where somebody is who is about to leave.
+    fn where_to_wait(&self, slots: u16) -> Vec<Lane> {
+        let homes: BTreeSet<Lane> = self.homes.values().copied().collect();
+        let is_left = |lane: &Lane| {
+            self.tenants.values().any(|t| t.lane == *lane && t.stage == Stage::Withdrawn)
+        };
+        let is_deserted = |lane: &Lane| self.is_deserted(*lane);
+        let choices: [Vec<Lane>; 3] = [
+            homes.iter().copied().filter(|lane| !is_left(lane)).collect(),
+            self.all().filter(is_deserted).take(usize::from(slots.max(1))).collect(),
+            homes.into_iter().collect(),
+        ];
+        choices.into_iter().find(|lanes| !lanes.is_empty()).unwrap_or_default()
     }
 
     /// Those that are stuck are left out, as long as somebody is not.
@@ -219,7 +241,7 @@ impl Lanes {
     /// The lane that a slot's connections go to: that of the newest worker that is admitted.
     fn place(&self, slot: Slot, except: Option<WorkerId>) -> Option<Lane> {
         let serves = |(id, t): &(&WorkerId, &Tenant)| {
-            t.is_admitted && t.slot == slot && Some(**id) != except
+            t.is_admitted() && t.slot == slot && Some(**id) != except
         };
         self.tenants.iter().rev().find(serves).map(|(_, tenant)| tenant.lane)
     }
@@ -237,11 +259,6 @@ impl Lanes {
 
     fn is_empty(&self, lane: Lane) -> bool {
         self.tenants.values().all(|tenant| tenant.lane != lane)
-    }
-
-    fn free(&self, waits: impl Fn(Lane) -> bool) -> Option<Lane> {
-        let free: Vec<Lane> = self.all().filter(|lane| self.is_deserted(*lane)).collect();
-        free.iter().copied().find(|lane| waits(*lane)).or(free.first().copied())
     }
 
     fn least_crowded(&self) -> Lane {
@@ -344,8 +361,12 @@ mod tests {
         lanes.leave(WorkerId(1));
         lanes.leave(WorkerId(2));
         assert_eq!(lanes.table(2, Turns::InTurn, None), [Lane(0), Lane(1)]);
+        let mut stopping = serving(2, 3);
+        stopping.withdraw(WorkerId(1));
+        stopping.withdraw(WorkerId(2));
+        assert_eq!(stopping.table(2, Turns::InTurn, None), [Lane(2)]);
         let mut fresh = Lanes::new(4);
-        assert_eq!(fresh.table(2, Turns::InTurn, None), []);
+        assert_eq!(fresh.table(2, Turns::InTurn, None), [Lane(0), Lane(1)]);
         started(&mut fresh, 1, 0);
         assert_eq!(fresh.table(2, Turns::InTurn, None), [Lane(0)]);
     }
