@@ -63,6 +63,21 @@ pub fn pid(pidfd: impl AsFd) -> io::Result<Option<Pid>> {
     }
 }
 
+/// Returns a copy of another process' descriptor by its number there, close-on-exec: the same socket or file, not one like it.
+/// The process may have closed the number and used it again since anybody looked, so compare what it is after.
+///
+/// # Errors
+/// As pidfd_getfd(2) (Linux 5.6): `EBADF` when there is no such number, `ESRCH` when the process has ended, `EPERM` when we
+/// may not look into it (`PTRACE_MODE_ATTACH_REALCREDS` in `ptrace(2)`: another user's, or not dumpable).
+pub fn descriptor(pidfd: impl AsFd, number: RawFd) -> io::Result<OwnedFd> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: takes numbers only.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, fd, number, 0) };
+    let copy = RawFd::try_from(Errno::result(copy)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 fn pid_line(fdinfo: &str) -> Option<i32> {
     fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
@@ -226,6 +241,23 @@ pub(super) mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         let error = open(Pid::from_raw(i32::MAX)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_descriptor_of_another_process_is_copied() {
+        let (child, _output, hold) = waiting("read line");
+        let pidfd = open(child).unwrap();
+        // The child's standard input is the pipe's other end.
+        let copy = descriptor(&pidfd, 0).unwrap();
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(copy.as_fd()), inode(hold.as_fd()));
+        let flags = nix::fcntl::fcntl(&copy, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        let errno = |number| descriptor(&pidfd, number).unwrap_err().raw_os_error();
+        assert_eq!(errno(4711), Some(libc::EBADF));
+        drop((hold, copy));
+        waitpid(child, None).unwrap();
+        assert_eq!(errno(0), Some(libc::ESRCH));
     }
 
     #[test]
