@@ -8,4 +8,5 @@ pub mod pidfd;
 pub mod process;
 pub mod socket;
 pub mod spawn;
+pub mod tcp;
 pub mod varlink;

@@ -350,31 +350,6 @@ fn receive_with(socket: impl AsFd, buffer: &mut [u8], more: libc::c_int) -> io::
     Ok(Datagram { length, truncated, had_descriptors, uid })
 }
 
-/// Whether anybody has read from or written to an accepted connection (`TCP_INFO` in `tcp(7)`, `SIOCINQ` in `tcp(7)` and
-/// `unix(7)`). Of other than TCP connections only what waits to be read is known, and they count as unused.
-#[must_use]
-pub fn was_used(connection: impl AsFd) -> bool {
-    let fd = connection.as_fd().as_raw_fd();
-    // SAFETY: all zeros is a valid tcp_info.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
-    let place = (&raw mut info).cast();
-    // SAFETY: `info` has room for the length that is said.
-    let told =
-        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut length) };
-    if told != 0 {
-        return false;
-    }
-    let mut unread: libc::c_int = 0;
-    // SAFETY: writes a number to a valid place.
-    if unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut unread) } != 0 {
-        return false;
-    }
-    // An end of the stream counts as one byte received, and the handshake's as one sent.
-    let unread = u64::try_from(unread).unwrap_or(0) + 1;
-    info.tcpi_bytes_acked > 1 || info.tcpi_unacked > 0 || info.tcpi_bytes_received > unread
-}
-
 /// Waits for a byte and the descriptor that comes with it; `None` at the end of the stream, or where none came.
 ///
 /// # Errors

@@ -2,12 +2,13 @@
 //! does: a worker holds one, or it is under way in a channel, or somebody has read or written on it; else nobody has
 //! had it, and it is dealt again.
 
-use super::super::ready::family_of;
+use super::super::drain::census::sockets_of;
 use super::Shared;
 use super::place::Local;
 use super::servers::serves_there;
 use crate::protocol::procfs;
-use crate::sys::socket;
+use crate::sys::{socket, tcp};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -23,10 +24,11 @@ pub(super) async fn sort_out(shared: Shared, connections: Vec<OwnedFd>, workers:
         tokio::time::sleep(LOOK).await;
         looks += 1;
     }
-    let held: Vec<u64> = workers.iter().flat_map(|pid| held_by(*pid)).collect();
+    let held = workers.iter().flat_map(|pid| sockets_of(*pid).found);
+    let held: BTreeSet<u64> = held.map(|socket| socket.inode).collect();
     for connection in connections {
         let is_held = socket::inode(&connection).is_ok_and(|inode| held.contains(&inode));
-        if is_held || looks == LOOKS || socket::was_used(&connection) {
+        if is_held || looks == LOOKS || tcp::was_used(&connection) {
             continue;
         }
         let mut hub = shared.lock();
@@ -44,14 +46,4 @@ fn is_under_way(pid: i32) -> bool {
     let number = super::super::worker::CHANNEL;
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
     procfs::descriptors_under_way(&info) > 0
-}
-
-/// The inodes of the sockets that a worker and its family hold.
-fn held_by(pid: i32) -> Vec<u64> {
-    let files = |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = family_of(pid)
-        .into_iter()
-        .flat_map(files)
-        .filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    links.filter_map(|link| procfs::socket_inode(&link.to_string_lossy())).collect()
 }

@@ -28,6 +28,7 @@ mod talk;
 
 pub(super) use link::Counters;
 pub(super) use memory::Memory;
+pub(super) use place::Local;
 
 use super::News;
 use super::carry::{Notebook, crash};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a listener of ours is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Local {
+pub(in super::super) enum Local {
     Tcp(SocketAddr),
     Udp(SocketAddr),
     Unix(PathBuf),

@@ -2,14 +2,15 @@
 //! on its way on such a connection is lost with it. So a worker that gets no more connections goes on serving those that
 //! it has, until they have gone or are quiet.
 
-use super::super::ready::family_of;
+use super::super::drain::census;
 use super::super::worker::CHANNEL;
 use super::place::Local;
-use crate::protocol::diag::{Connection, Family, read, request};
+use crate::protocol::diag::{Connection, State};
 use crate::protocol::procfs;
-use crate::sys::diag;
-use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// Connections on which the other end may wait for something.
+const OPEN: [State; 2] = [State::Established, State::CloseWait];
 
 /// A connection on which nothing moved for so long is idle, or waits for an answer that takes its time.
 const QUIET: Duration = Duration::from_millis(500);
@@ -26,7 +27,7 @@ pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
         loop {
             tokio::time::sleep(pause).await;
             match look(pid, &sockets) {
-                Some(look) if look.own.iter().all(|c| c.quiet >= QUIET) => break,
+                Some(look) if look.own.iter().all(|c| c.quiet() >= QUIET) => break,
                 Some(look) => pause = LOOK.max(EACH * u32::try_from(look.all).unwrap_or(u32::MAX)),
                 // Nothing is known: some time to speak is all that can be given.
                 None => break tokio::time::sleep(QUIET).await,
@@ -64,27 +65,9 @@ struct Look {
 
 /// Looks at the connections that a process and what it has started have at these sockets; `None` if it cannot be known.
 fn look(pid: i32, sockets: &[Local]) -> Option<Look> {
-    let mut found = vec![];
-    for local in sockets {
-        let Local::Tcp(address) = local else { continue };
-        let family = if address.is_ipv6() { Family::V6 } else { Family::V4 };
-        diag::ask(&request(family, address.port()), |piece| read(piece, &mut found)).ok()?;
-    }
-    let all = found.len();
-    if all > 0 {
-        let mut inodes = BTreeSet::new();
-        for pid in family_of(pid) {
-            for entry in
-                std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten()
-            {
-                if let Ok(link) = std::fs::read_link(entry.path()) {
-                    inodes.extend(procfs::socket_inode(&link.to_string_lossy()));
-                }
-            }
-        }
-        found.retain(|connection| inodes.contains(&connection.inode));
-    }
-    Some(Look { own: found, all })
+    let rows = census::rows(sockets, &OPEN).ok()?;
+    let own = rows.of(pid).tcp.into_iter().map(|(connection, _)| connection).collect();
+    Some(Look { own, all: rows.tcp.len() })
 }
 
 #[cfg(test)]
@@ -107,7 +90,7 @@ mod tests {
             client.write_all(b"x").unwrap();
             let found = look(pid, &local).unwrap().own;
             assert_eq!(found.len(), 1);
-            assert!(found[0].quiet < Duration::from_secs(30));
+            assert!(found[0].quiet() < Duration::from_secs(30));
         }
     }
 }
