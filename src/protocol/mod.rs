@@ -12,4 +12,5 @@ pub mod lines;
 pub mod node;
 pub mod notify;
 pub mod procfs;
+pub mod steering;
 pub mod store;
