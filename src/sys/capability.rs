@@ -1,0 +1,133 @@
+//! Giving up what root could do, in parts (`capabilities(7)`). A unit has some given to it by `AmbientCapabilities=`
+//! (`systemd.exec(5)`), for what is done once at the start; workers are not to have them.
+
+use nix::errno::Errno;
+use std::io;
+
+/// `PR_CAP_AMBIENT` and what it does (`prctl(2)`, `linux/prctl.h`).
+const PR_CAP_AMBIENT: libc::c_int = 47;
+const IS_SET: libc::c_ulong = 1;
+const CLEAR_ALL: libc::c_ulong = 4;
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two sets of 32 each (`capget(2)`).
+const VERSION_3: u32 = 0x2008_0522;
+
+/// More than there are: 41 in Linux 6.
+const ALL: libc::c_ulong = 64;
+
+/// struct `__user_cap_header_struct`: 0 means the calling thread.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// struct `__user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Sets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Whether this process has any capability in its ambient set, which programs that it executes would have as well.
+#[must_use]
+pub fn has_ambient() -> bool {
+    (0..ALL).any(|capability| matches!(ambient(IS_SET, capability), Ok(1)))
+}
+
+/// Drops all capabilities of this process, for good but for programs that are privileged by themselves: what root executes,
+/// or a file with capabilities. It is done to the calling thread, and the primary has one.
+///
+/// # Errors
+/// As prctl(2) and capset(2); neither is known to fail.
+pub fn drop_capabilities() -> io::Result<()> {
+    keep(0)
+}
+
+/// Drops all capabilities of this process but those whose bits are set (`linux/capability.h` numbers them), and leaves none
+/// to programs that it executes; for the rest as [`drop_capabilities`].
+///
+/// # Errors
+/// As prctl(2) and capset(2): `EPERM` when it has not had them.
+pub fn keep(capabilities: u64) -> io::Result<()> {
+    ambient(CLEAR_ALL, 0)?;
+    set(capabilities, 0)
+}
+
+/// The permitted and effective sets become `own`.
+fn set(own: u64, inheritable: u64) -> io::Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let (own, inheritable) = (halves(own), halves(inheritable));
+    let half =
+        |at: usize| Sets { effective: own[at], permitted: own[at], inheritable: inheritable[at] };
+    let sets = [half(0), half(1)];
+    // SAFETY: the kernel reads a header and, in this version of it, two structs from valid places.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// The lower 32 bits and the upper ones.
+fn halves(bits: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = bits.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+}
+
+fn ambient(what: libc::c_ulong, capability: libc::c_ulong) -> io::Result<libc::c_int> {
+    let unused: libc::c_ulong = 0;
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::prctl(PR_CAP_AMBIENT, what, capability, unused, unused) };
+    Ok(Errno::result(result)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a test says what it lacks")]
+mod tests {
+    use super::*;
+
+    /// `CAP_NET_RAW`, `CAP_BPF`.
+    const NET_RAW: u64 = 13;
+    const BPF: u64 = 39;
+    const RAISE: libc::c_ulong = 2;
+
+    /// The sets of this thread: capabilities are dropped in one alone.
+    fn sets() -> Vec<String> {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let lines = ["CapInh:\t", "CapPrm:\t", "CapEff:\t", "CapAmb:\t"];
+        let set = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        lines.map(|name| set(name).to_owned()).to_vec()
+    }
+
+    fn bits(capabilities: u64) -> String {
+        format!("{capabilities:016x}")
+    }
+
+    #[test]
+    fn ambient_capabilities_are_seen_and_dropped_with_all_others() {
+        let both = 1 << NET_RAW | 1 << BPF;
+        if set(both, both).is_err() {
+            eprintln!("skipped: this test has no capabilities to drop");
+            return;
+        }
+        assert!(!has_ambient());
+        ambient(RAISE, BPF).unwrap();
+        assert!(has_ambient());
+        assert_eq!(sets(), [bits(both), bits(both), bits(both), bits(1 << BPF)]);
+        keep(1 << NET_RAW).unwrap();
+        assert!(!has_ambient());
+        assert_eq!(sets(), [bits(0), bits(1 << NET_RAW), bits(1 << NET_RAW), bits(0)]);
+        drop_capabilities().unwrap();
+        assert_eq!(sets(), vec![bits(0); 4]);
+        let error = keep(1 << NET_RAW).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn dropping_takes_no_right() {
+        drop_capabilities().unwrap();
+        drop_capabilities().unwrap();
+        assert_eq!(sets(), vec![bits(0); 4]);
+    }
+}
