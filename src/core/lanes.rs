@@ -103,6 +103,13 @@ impl Lanes {
         self.count = self.count.max(count.min(MAX_LANES));
     }
 
+    /// There are so many now, and whoever was beyond is nowhere.
+    pub fn resize(&mut self, count: u16) {
+        self.count = count.min(MAX_LANES);
+        self.tenants.retain(|_, tenant| tenant.lane.0 < count);
+        self.homes.retain(|_, lane| lane.0 < count);
+    }
+
     /// Gives a worker that is about to start its lane, which it has until it is gone: the slot's home where nobody lives
     /// there, else a free one, but before them one where connections wait (`waits`). Where all are taken it shares the home.
     pub fn assign(&mut self, worker: WorkerId, slot: Slot, waits: impl Fn(Lane) -> bool) -> Lane {
@@ -152,6 +159,24 @@ impl Lanes {
     #[must_use]
     pub fn lane(&self, worker: WorkerId) -> Option<Lane> {
         self.tenants.get(&worker).map(|tenant| tenant.lane)
+    }
+
+    /// Returns the slot of a worker.
+    #[must_use]
+    pub fn slot(&self, worker: WorkerId) -> Option<Slot> {
+        self.tenants.get(&worker).map(|tenant| tenant.slot)
+    }
+
+    /// Returns all who have a lane.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerId> {
+        self.tenants.keys().copied().collect()
+    }
+
+    /// Whether new connections go to anybody.
+    #[must_use]
+    pub fn serves_any(&self) -> bool {
+        self.tenants.values().any(|tenant| tenant.is_admitted())
     }
 
     /// Whether nobody else serves a worker's lane.

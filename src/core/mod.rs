@@ -518,6 +518,12 @@ impl Supervisor {
         self.poll_timeout().filter(|_| under_way)
     }
 
+    /// Returns how many slots there are to be.
+    #[must_use]
+    pub fn slots(&self) -> u16 {
+        self.goal.slots
+    }
+
     /// Returns the state of a worker that is not gone.
     #[must_use]
     pub fn state(&self, worker: WorkerId) -> Option<State> {

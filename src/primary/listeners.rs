@@ -1,25 +1,71 @@
 //! The listeners: adopted from systemd, taken back from the last primary or opened here, and never closed while the app
-//! lives.
+//! lives. Where workers are steered, a listener has a socket for each lane; else one that all share.
 
+use super::channel::Local;
 use crate::config::Settings;
-use crate::config::values::{Address, Handoff};
+use crate::config::values::{Address, Balance, Handoff};
+use crate::core::{Lane, MAX_LANES, Policy};
 use crate::protocol::node::Place;
-use crate::sys::socket;
+use crate::protocol::store::Name;
+use crate::sys::socket::{self, Port};
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-/// A listening socket with its name in `LISTEN_FDNAMES`.
+/// One socket of a listener.
+#[derive(Clone, Debug)]
+pub(super) struct Socket {
+    pub(super) fd: Arc<OwnedFd>,
+    /// By which procfs knows it.
+    pub(super) inode: u64,
+    /// We have opened it: it is not systemd that passes it to the next primary.
+    pub(super) is_own: bool,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd, is_own: bool) -> io::Result<Self> {
+        let inode = socket::inode(&fd)?;
+        Ok(Self { fd: Arc::new(fd), inode, is_own })
+    }
+}
+
+/// A listening socket with its name in `LISTEN_FDNAMES`, or several of one address.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: String,
-    pub(super) fd: OwnedFd,
-    /// By which procfs knows it.
-    pub(super) inode: u64,
+    /// The one that all workers share, or one for each lane.
+    pub(super) sockets: Vec<Socket>,
     /// The file of a unix socket that we made, and remove at the end. What was passed to us is never unlinked.
     pub(super) own_path: Option<PathBuf>,
+}
+
+impl Listener {
+    pub(super) fn new(name: String, socket: Socket, own_path: Option<PathBuf>) -> Self {
+        Self { name, sockets: vec![socket], own_path }
+    }
+
+    /// Whether each lane has a socket of its own.
+    pub(super) fn has_lanes(&self) -> bool {
+        self.sockets.len() > 1
+    }
+
+    /// Returns the socket of a lane, or the one that all share.
+    pub(super) fn on(&self, lane: Option<Lane>) -> &Socket {
+        let own = lane.and_then(|lane| self.sockets.get(usize::from(lane.0)));
+        own.unwrap_or(&self.sockets[0])
+    }
+
+    /// Whether it is a unix socket.
+    pub(super) fn is_local(&self) -> bool {
+        socket::is_local(&self.sockets[0].fd)
+    }
+
+    pub(super) fn address(&self) -> String {
+        socket::local_address(&self.sockets[0].fd)
+    }
 }
 
 /// The listeners of an app.
@@ -30,10 +76,18 @@ pub(super) struct Listeners {
     pub(super) adopted: bool,
 }
 
+/// What came of obtaining them.
+#[derive(Debug)]
+pub(super) struct Obtained {
+    pub(super) listeners: Listeners,
+    /// The names of those whose blocking mode had to be mended.
+    pub(super) mended: Vec<String>,
+}
+
 impl Listeners {
     /// Returns the sockets that systemd passed, else those that the last primary had opened, else opens the addresses; there
     /// may be none for workers on a channel. Sets `O_NONBLOCK` as the workers want it, once: systemd sets or clears it at
-    /// each start of the service, and live workers share it. The names of those where it was otherwise are returned.
+    /// each start of the service, and live workers share it.
     ///
     /// # Errors
     /// One line: which listener, why, and what to do.
@@ -41,28 +95,36 @@ impl Listeners {
         settings: &Settings,
         passed: Vec<Listener>,
         carried: Vec<Listener>,
-    ) -> Result<(Self, Vec<String>), String> {
+    ) -> Result<Obtained, String> {
         let adopted = !passed.is_empty();
-        let all = match (adopted, carried.is_empty()) {
+        let is_steered = matches!(settings.balance, Balance::Steered(_));
+        let mut all = match (adopted, carried.is_empty()) {
+            // Lanes that were passed, and more of the same addresses that the last primary made.
+            (true, _) if is_steered => passed.into_iter().chain(carried).collect(),
             (true, _) => passed,
             (false, false) => carried,
-            (false, true) => open(&settings.listen)?,
+            (false, true) => open(&settings.listen, is_steered)?,
         };
+        if is_steered {
+            all = in_lanes(all);
+        }
         // Over the channel, programs ask for what they need.
         if all.is_empty() && settings.handoff == Handoff::Fd {
             return Err("no listener: no socket was passed and no address is named".to_owned());
         }
         let mut mended = vec![];
         for listener in &all {
-            let set = socket::set_nonblocking(&listener.fd, !settings.blocking);
-            let changed = set.map_err(|e| {
-                format!("cannot set the blocking mode of listener '{}': {e}", listener.name)
-            })?;
-            if changed {
-                mended.push(listener.name.clone());
+            for one in &listener.sockets {
+                let set = socket::set_nonblocking(&one.fd, !settings.blocking);
+                let changed = set.map_err(|e| {
+                    format!("cannot set the blocking mode of listener '{}': {e}", listener.name)
+                })?;
+                if changed && !mended.contains(&listener.name) {
+                    mended.push(listener.name.clone());
+                }
             }
         }
-        Ok((Self { adopted, all }, mended))
+        Ok(Obtained { listeners: Self { adopted, all }, mended })
     }
 
     /// Returns the names, in the order of the descriptors.
@@ -70,9 +132,55 @@ impl Listeners {
         self.all.iter().map(|listener| listener.name.as_str()).collect()
     }
 
-    /// Returns the inodes, by which procfs knows them.
-    pub(super) fn inodes(&self) -> BTreeSet<u64> {
-        self.all.iter().map(|listener| listener.inode).collect()
+    /// Returns the sockets that a worker on this lane serves, in the order of the names.
+    pub(super) fn on(&self, lane: Option<Lane>) -> impl Iterator<Item = &Socket> {
+        self.all.iter().map(move |listener| listener.on(lane))
+    }
+
+    /// Returns the socket of a lane for each listener that has lanes.
+    pub(super) fn lanes_on(&self, lane: Option<Lane>) -> Vec<Option<Arc<OwnedFd>>> {
+        let own = |listener: &Listener| listener.has_lanes().then(|| listener.on(lane).fd.clone());
+        self.all.iter().map(own).collect()
+    }
+
+    /// Returns their inodes, by which procfs knows them.
+    pub(super) fn inodes(&self, lane: Option<Lane>) -> BTreeSet<u64> {
+        self.on(lane).map(|socket| socket.inode).collect()
+    }
+
+    /// Returns where connections come to.
+    pub(super) fn locals(&self) -> Vec<Local> {
+        self.all.iter().filter_map(|listener| Local::of(&listener.on(None).fd).ok()).collect()
+    }
+
+    /// Returns the lane of whoever has these sockets.
+    pub(super) fn lane_of(&self, inodes: &BTreeSet<u64>) -> Option<Lane> {
+        let steered = self.all.iter().filter(|listener| listener.has_lanes());
+        let found = steered.flat_map(|listener| (0..).map(Lane).zip(&listener.sockets));
+        let mut found = found.filter(|(_, socket)| inodes.contains(&socket.inode));
+        found.next().map(|(lane, _)| lane)
+    }
+
+    /// Returns the sockets that were passed to us, with their names.
+    pub(super) fn passed(&self) -> impl Iterator<Item = (&str, &Arc<OwnedFd>)> {
+        let each = self.all.iter().flat_map(|l| l.sockets.iter().map(move |one| (l, one)));
+        each.filter(|(_, one)| !one.is_own).map(|(listener, one)| (listener.name.as_str(), &one.fd))
+    }
+
+    /// Returns the sockets that we have opened, with their names in the FD store: by lanes, so that more of these change no
+    /// name, and sorted by them they are in the order in which they were bound.
+    pub(super) fn own(&self) -> impl Iterator<Item = (Name, &Arc<OwnedFd>)> {
+        let each = self.all.iter().enumerate().flat_map(|(at, listener)| {
+            listener
+                .sockets
+                .iter()
+                .enumerate()
+                .map(move |(lane, socket)| (at, listener, lane, socket))
+        });
+        each.filter(|(.., socket)| socket.is_own).map(|(at, listener, lane, socket)| {
+            let number = u16::try_from(lane * self.all.len() + at).unwrap_or(u16::MAX);
+            (Name::Listener(number, listener.name.clone()), &socket.fd)
+        })
     }
 
     /// Returns names and addresses for people.
@@ -80,13 +188,19 @@ impl Listeners {
         if self.all.is_empty() {
             return "what the workers ask for".to_owned();
         }
-        let one = |(name, address)| format!("'{name}' {address}");
-        self.addresses().map(one).collect::<Vec<_>>().join(", ")
+        let one = |listener: &Listener| {
+            let times = match listener.sockets.len() {
+                1 => String::new(),
+                lanes => format!(" ({lanes} lanes)"),
+            };
+            format!("'{}' {}{times}", listener.name, listener.address())
+        };
+        self.all.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the names, each with its address as people write it.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, String)> {
-        self.all.iter().map(|l| (l.name.as_str(), socket::local_address(&l.fd)))
+        self.all.iter().map(|listener| (listener.name.as_str(), listener.address()))
     }
 
     /// Removes the files of the unix sockets that we made.
@@ -95,6 +209,76 @@ impl Listeners {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// How many lanes an app of so many slots is to have: who is relieved keeps its lane until it is gone, and one that will
+/// not end is in nobody's way.
+pub(super) fn lanes_wanted(slots: u16, policy: &Policy) -> u16 {
+    slots.saturating_add(policy.surge.min(slots)).saturating_add(1).min(MAX_LANES)
+}
+
+/// What can be had of sockets at one address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// As many as are wanted.
+    Enough,
+    /// It cannot share its address, for this reason.
+    None(&'static str),
+    /// There are some, and no more can be opened, for this reason.
+    Short(String),
+}
+
+impl Listener {
+    /// Opens more sockets at the same address until there are so many.
+    pub(super) fn grow(&mut self, wanted: u16, blocking: bool) -> Growth {
+        let first = &self.sockets[0].fd;
+        if self.is_local() {
+            return Growth::None("it is a unix socket, which cannot share its address");
+        }
+        if socket::port(first).ok() != Some(Port::Reused) {
+            return Growth::None("it does not share its address (SO_REUSEPORT)");
+        }
+        while self.sockets.len() < usize::from(wanted) {
+            let joined = socket::join(&self.sockets[0].fd).and_then(|fd| {
+                socket::set_nonblocking(&fd, !blocking)?;
+                Socket::new(fd, true)
+            });
+            match joined {
+                Ok(socket) => self.sockets.push(socket),
+                Err(e) => return Growth::Short(e.to_string()),
+            }
+        }
+        Growth::Enough
+    }
+
+    /// All workers share its first socket. The others would be given connections that nobody takes.
+    pub(super) fn give_up_lanes(&mut self) {
+        for socket in self.sockets.drain(1..) {
+            let _ = socket::close_down(&socket.fd);
+        }
+    }
+}
+
+/// Puts together what shares a name and an address.
+fn in_lanes(all: Vec<Listener>) -> Vec<Listener> {
+    let mut grouped: Vec<Listener> = Vec::new();
+    for listener in all {
+        let fd = &listener.sockets[0].fd;
+        let shares = socket::port(fd).ok() == Some(Port::Reused) && !socket::is_local(fd);
+        let address = socket::own_address(fd).ok().flatten();
+        let is_datagram = socket::is_datagram(fd).ok();
+        let same = grouped.iter_mut().find(|known| {
+            let known_fd = &known.sockets[0].fd;
+            known.name == listener.name
+                && socket::own_address(known_fd).ok().flatten() == address
+                && socket::is_datagram(known_fd).ok() == is_datagram
+        });
+        match same.filter(|_| shares && address.is_some()) {
+            Some(known) => known.sockets.extend(listener.sockets),
+            None => grouped.push(listener),
+        }
+    }
+    grouped
 }
 
 /// What to do about an address that is in use.
@@ -111,33 +295,48 @@ pub(super) fn open_place(place: &Place, only_v6: bool) -> io::Result<OwnedFd> {
         Place::Tcp { address, port } => {
             let address = address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
             let dual = address == Ipv6Addr::UNSPECIFIED && !only_v6;
-            socket::listen_tcp(SocketAddr::new(address, *port), dual)
+            socket::listen_tcp(SocketAddr::new(address, *port), dual, Port::Own)
         }
-        Place::Udp { address, port } => UdpSocket::bind((*address, *port)).map(OwnedFd::from),
+        Place::Udp { address, port } => {
+            socket::bind_udp(SocketAddr::new(*address, *port), Port::Own)
+        }
         Place::Path(path) => socket::listen_unix(path.as_ref()),
         Place::Fd(_) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
-fn open(addresses: &[Address]) -> Result<Vec<Listener>, String> {
+fn open(addresses: &[Address], is_steered: bool) -> Result<Vec<Listener>, String> {
+    let port = if is_steered { Port::Reused } else { Port::Own };
     let mut listeners: Vec<Listener> = Vec::new();
     for address in addresses {
         let cannot = |e: io::Error| format!("cannot listen on '{address}': {e}");
         let fd = match address {
             Address::Port(_) | Address::Tcp(_) => {
                 let tcp = address.tcp().expect("these two are TCP addresses");
-                socket::listen_tcp(tcp, matches!(address, Address::Port(_)))
+                refuse_taken(tcp, is_steered, true).and_then(|()| {
+                    socket::listen_tcp(tcp, matches!(address, Address::Port(_)), port)
+                })
             }
-            Address::Udp(udp) => UdpSocket::bind(udp).map(OwnedFd::from),
+            Address::Udp(udp) => {
+                refuse_taken(*udp, is_steered, false).and_then(|()| socket::bind_udp(*udp, port))
+            }
             Address::Unix(path) => socket::listen_unix(path),
         };
         let own_path = match address {
             Address::Unix(path) => Some(path.clone()),
             Address::Port(_) | Address::Tcp(_) | Address::Udp(_) => None,
         };
-        let fd = fd.map_err(cannot)?;
-        let inode = socket::inode(&fd).map_err(cannot)?;
-        listeners.push(Listener { name: address.name(), fd, inode, own_path });
+        let socket = fd.and_then(|fd| Socket::new(fd, true)).map_err(cannot)?;
+        listeners.push(Listener::new(address.name(), socket, own_path));
     }
     Ok(listeners)
+}
+
+/// Where addresses are shared, another app of the same user would not be noticed, and each would take connections of the
+/// other.
+fn refuse_taken(address: SocketAddr, is_steered: bool, is_stream: bool) -> io::Result<()> {
+    if !is_steered || address.port() == 0 {
+        return Ok(());
+    }
+    socket::refuse_taken(address, is_stream)
 }

@@ -4,13 +4,13 @@
 //! Nothing here decides about workers, and nothing here waits for one of them.
 
 mod app;
+mod balance;
 mod carry;
 mod channel;
 mod clock;
 mod console;
 mod control;
 mod disk;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing drains by lanes yet"))]
 mod drain;
 mod listeners;
 mod log;
@@ -36,18 +36,19 @@ use crate::protocol::control::{Error as Answered, Failure};
 use crate::protocol::store::{Name, Part};
 use crate::sys::cgroup::Delegated;
 use app::App;
+use balance::{Balance, Beginning};
 use carry::keeper::Keeper;
 use carry::upgrade::Upgrade;
 use carry::{Notebook, Passed, Past};
 use channel::Channels;
 use control::{Control, Events, Question};
-use listeners::Listeners;
+use listeners::{Listeners, Obtained};
 use log::{Level, Log};
 use news::News;
 use serde::{Deserialize, Serialize};
 use signals::{Asked, Signals};
 use source::Launch;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::time::Duration;
 use systemd::Manager;
@@ -70,6 +71,7 @@ macro_rules! ground {
             listeners: &$primary.listeners,
             channels: &$primary.channels,
             groups: $primary.groups.as_ref(),
+            balance: &$primary.balance,
             news: &$primary.news,
             outputs: &mut $primary.outputs,
             manager: &mut $primary.manager,
@@ -97,6 +99,9 @@ struct Primary {
     launches: BTreeMap<Generation, Launch>,
     listeners: Listeners,
     channels: Channels,
+    balance: Balance,
+    /// What was said of it, each thing once.
+    said: BTreeSet<String>,
     workers: BTreeMap<WorkerId, Process>,
     /// The tasks that move the workers' output; each ends when nobody can write any more.
     outputs: Outputs,
@@ -179,12 +184,8 @@ pub fn run(name: &str, source: Source) -> Result<Outcome, Refusal> {
     })
 }
 
-/// The listeners, and the names of those whose blocking mode had to be mended.
-fn take_listeners(
-    name: &str,
-    launch: &Launch,
-    passed: &mut Passed,
-) -> Result<(Listeners, Vec<String>), Refusal> {
+/// The listeners, as they are.
+fn take_listeners(name: &str, launch: &Launch, passed: &mut Passed) -> Result<Obtained, Refusal> {
     let (given, carried) = (std::mem::take(&mut passed.listeners), passed.take_listeners());
     Listeners::obtain(&launch.settings, given, carried).map_err(|message| {
         let hint = message.starts_with("no listener").then(|| {
@@ -211,7 +212,11 @@ impl Primary {
         let Some(launch) = launches.get(&core.goal()) else {
             return Err(refusal("cannot begin: the state has no settings".to_owned()));
         };
-        let (listeners, mended) = take_listeners(name, launch, &mut passed)?;
+        let Obtained { mut listeners, mended } = take_listeners(name, launch, &mut passed)?;
+        let Beginning { balance, said } =
+            balance::begin(&launch.settings, &mut listeners, &mut passed.carried);
+        // What it was given for; workers have no use for it, and it is not theirs.
+        let _ = crate::sys::capability::give_back(crate::sys::capability::BPF);
         check_ready_fd(launch, &listeners)?;
         let mut app = App::new(name, &source)?;
         let log = Log::new(name, app.in_journal);
@@ -240,6 +245,8 @@ impl Primary {
             launches,
             listeners,
             channels,
+            balance,
+            said: BTreeSet::new(),
             workers: BTreeMap::new(),
             outputs: JoinSet::new(),
             groups,
@@ -264,6 +271,8 @@ impl Primary {
         primary.note_keeper(keeper);
         primary.go_on(past, passed, connections);
         primary.say_mended(&mended);
+        primary.say_steering(said);
+        primary.balance.watch();
         Ok((primary, Inbox { news, questions }))
     }
 

@@ -1,15 +1,18 @@
 //! Doing what the core asks, and telling it what came of it. A failure comes back as an event, never as `?`.
 
+use super::balance::{Said, Wish};
 use super::carry::crash;
+use super::drain::{Leaving, drained};
 use super::log::Level;
 use super::worker::{self, Identity};
-use super::{LastExit, LastFailure, Primary, clock, ground};
-use crate::config::values::ReadyWhen;
+use super::{LastExit, LastFailure, News, Primary, clock, ground};
+use crate::config::values::{Balance, Handoff, ReadyWhen, StopWhen};
 use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
 use crate::protocol::control::Failure;
 use crate::protocol::store::{Name, Part};
 use crate::sys::process;
 use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
 
 impl Primary {
     /// Tells the core what happened and does what it asks, until nothing is left to do.
@@ -38,6 +41,7 @@ impl Primary {
                     self.keep();
                 }
             }
+            self.set_table();
             match self.pending.pop_front() {
                 Some(event) => self.core.handle(event, clock::now()),
                 None => break,
@@ -54,6 +58,7 @@ impl Primary {
             }
             // On a shared listener a worker admits itself by waiting on it.
             Action::Admit(worker) => {
+                self.balance.admit(worker);
                 if let Some(process) = self.workers.get_mut(&worker) {
                     process.is_ready();
                 }
@@ -62,13 +67,14 @@ impl Primary {
                 }
             }
             Action::Withdraw(worker) => {
-                // Without a channel it cannot be withdrawn: the stop signal is what tells it to drain.
+                // Who shares a listener cannot be withdrawn: the stop signal is what tells it to drain.
                 if !self.withdraw(worker) {
                     self.pending.push_back(Event::Drained(worker));
                 }
             }
             Action::Terminate { worker, why } => self.terminate(worker, why),
             Action::Kill(worker) => {
+                self.balance.withdraw(worker);
                 if let Some(process) = self.workers.get(&worker) {
                     process.kill();
                 }
@@ -80,21 +86,42 @@ impl Primary {
     }
 
     /// Returns whether it will be heard when the worker has nothing left to do.
-    pub(super) fn withdraw(&self, worker: WorkerId) -> bool {
-        let Some(process) = self.workers.get(&worker) else { return false };
-        let launch = self.launches.get(&process.generation);
-        launch.is_some_and(|l| self.channels.withdraw(worker, process.pid(), &l.settings))
+    pub(super) fn withdraw(&mut self, worker: WorkerId) -> bool {
+        let lane = self.balance.withdraw(worker);
+        let Some(process) = self.workers.get_mut(&worker) else { return false };
+        let Some(launch) = self.launches.get(&process.generation) else { return false };
+        let settings = &launch.settings;
+        let is_alone = lane.is_some();
+        if settings.handoff == Handoff::Fd && !is_alone && settings.stop_when == StopWhen::AtOnce {
+            return false;
+        }
+        let locals = self.listeners.locals();
+        let leaving =
+            Leaving::new(process.pid().as_raw(), lane.unwrap_or_default(), locals, settings);
+        if settings.handoff == Handoff::Node {
+            // What a program of Node's has accepted is waited for as Node closes it.
+            let first = is_alone.then_some(Leaving { wait_for_connections: false, ..leaving });
+            return self.channels.withdraw(worker, process.pid(), settings, first);
+        }
+        let drain = tokio::spawn(drain(leaving, worker, self.news.clone()));
+        process.drain = Some(drain.abort_handle());
+        true
     }
 
     fn spawn(&mut self, who: Identity) {
+        self.find_room(who);
         let Some(launch) = self.launches.get(&who.generation) else {
             unreachable!("the core forgets a generation only when nobody can start from it")
         };
         let started = worker::start(who, launch, &mut ground!(self));
         match started {
-            Ok(process) => drop(self.workers.insert(who.worker, process)),
+            Ok(process) => {
+                self.balance.is_born(who.worker, process.pid().as_raw());
+                self.workers.insert(who.worker, process);
+            }
             Err(error) => {
                 self.channels.forget(who.worker);
+                self.balance.leave(who.worker);
                 for part in Part::ALL {
                     self.manager.drop_stored(&who.name(part));
                 }
@@ -107,7 +134,41 @@ impl Primary {
         }
     }
 
+    /// Where workers are steered, one that starts gets a lane, and more are made if there are too few.
+    fn find_room(&mut self, who: Identity) {
+        if !self.balance.is_steered() {
+            return;
+        }
+        if let Some(launch) = self.launches.get(&who.generation) {
+            let slots = self.core.slots();
+            let said = self.balance.grow(&mut self.listeners, &launch.settings, slots);
+            self.say_steering(said);
+            self.store_listeners();
+        }
+        self.balance.assign(who.worker, who.slot);
+    }
+
+    /// What the table is made for.
+    fn set_table(&mut self) {
+        let Some(launch) = self.launches.get(&self.core.goal()) else { return };
+        if let Balance::Steered(steer) = launch.settings.balance {
+            self.balance.set(Wish { steer, slots: self.core.slots(), canary: None });
+        }
+    }
+
+    /// Says what is not as it was asked, each thing once.
+    pub(super) fn say_steering(&mut self, said: Vec<Said>) {
+        for (text, hint) in said {
+            if self.said.insert(text.clone()) {
+                self.log.say(Level::Warning, &text);
+                self.events.tell("warning", &text);
+                hint.iter().for_each(|hint| self.log.say(Level::Notice, &format!("hint: {hint}")));
+            }
+        }
+    }
+
     fn terminate(&mut self, worker: WorkerId, why: Why) {
+        self.balance.withdraw(worker);
         let Some(process) = self.workers.get(&worker) else {
             return;
         };
@@ -246,6 +307,7 @@ impl Primary {
         }
         let left = process.has_left_others();
         process.known.is_left = left;
+        self.balance.withdraw(worker);
         if let Some(last) =
             self.last_failure.as_mut().filter(|last| last.failure.worker == worker.0)
         {
@@ -263,6 +325,25 @@ impl Primary {
             self.let_go(Identity { worker, slot, generation });
         }
     }
+}
+
+/// Waits until nothing of a worker's is left, and tells the loop.
+async fn drain(leaving: Leaving, worker: WorkerId, news: mpsc::Sender<News>) {
+    let left = drained(leaving).await;
+    if let Some(error) = left.unclosed {
+        let text = format!(
+            "cannot close idle connections of worker {worker}: {error}; they were waited for"
+        );
+        let _ = news.try_send(News::Trouble { text, hint: None });
+    }
+    if let Some(error) = left.unseen {
+        let text = format!(
+            "cannot see the connections of worker {worker}: {error}; it has all of its drain time"
+        );
+        let _ = news.try_send(News::Trouble { text, hint: None });
+        return;
+    }
+    let _ = news.send(News::Event(Event::Drained(worker))).await;
 }
 
 /// What to do about a worker that gives no evidence, in one line.

@@ -19,7 +19,9 @@ const INFO: u16 = 2;
 const HEADER: usize = 16;
 /// The size of struct inet_diag_msg.
 const MESSAGE: usize = 72;
-/// Where its parts stand: the other end's port and address, what waits in its queues, and its inode.
+/// Where its parts stand: the ports and addresses of both ends, what waits in its queues, and its inode.
+const OWN_PORT: usize = 4;
+const OWN: usize = 8;
 const PEER_PORT: usize = 6;
 const PEER: usize = 24;
 const RECEIVE_QUEUE: usize = 56;
@@ -49,6 +51,8 @@ pub enum State {
     CloseWait = 8,
     /// Both have, the other end first.
     LastAck = 9,
+    /// No connection: a socket that listens for them.
+    Listening = 10,
     /// Both have, at the same time.
     Closing = 11,
     /// One that is never asked for.
@@ -72,7 +76,8 @@ impl State {
     pub fn of(number: u8) -> Self {
         let is_number = |state: &Self| *state as u8 == number;
         let known = Self::LIVE.into_iter().find(is_number);
-        known.or(Some(Self::SynReceived).filter(is_number)).unwrap_or(Self::Other)
+        let others = [Self::SynReceived, Self::Listening].into_iter().find(is_number);
+        known.or(others).unwrap_or(Self::Other)
     }
 
     fn bit(self) -> u32 {
@@ -121,6 +126,8 @@ pub struct Connection {
     pub inode: u64,
     /// Its state.
     pub state: State,
+    /// Our end.
+    pub own: SocketAddr,
     /// The other end.
     pub peer: SocketAddr,
     /// Bytes that came and that nobody has read (`idiag_rqueue`).
@@ -223,16 +230,17 @@ fn connection(message: &[u8]) -> Option<Connection> {
     Some(Connection {
         inode: word(message, INODE)?.into(),
         state: State::of(*message.get(1)?),
-        peer: peer(message)?,
+        own: end(message, OWN_PORT, OWN)?,
+        peer: end(message, PEER_PORT, PEER)?,
         unread: word(message, RECEIVE_QUEUE)?,
         unconfirmed: word(message, SEND_QUEUE)?,
         traffic,
     })
 }
 
-fn peer(message: &[u8]) -> Option<SocketAddr> {
-    let port = u16::from_be_bytes(message.get(PEER_PORT..PEER_PORT + 2)?.try_into().ok()?);
-    let bytes: [u8; 16] = message.get(PEER..PEER + 16)?.try_into().ok()?;
+fn end(message: &[u8], port: usize, address: usize) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(message.get(port..port + 2)?.try_into().ok()?);
+    let bytes: [u8; 16] = message.get(address..address + 16)?.try_into().ok()?;
     let [a, b, c, d, ..] = bytes;
     let is_v4 = message.first() == Some(&(Family::V4 as u8));
     let v4 = || IpAddr::V4(Ipv4Addr::new(a, b, c, d));

@@ -93,6 +93,15 @@ pub fn stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// Whether a process or thread is stopped, or has ended, by its `stat` (`proc_pid_stat(5)`, the third field).
+#[must_use]
+pub fn is_stopped(stat: &[u8]) -> bool {
+    // The program's name, before it, may hold any bytes.
+    let after_name = stat.iter().rposition(|byte| *byte == b')').map_or(0, |at| at + 1);
+    let state = stat[after_name..].iter().find(|byte| !byte.is_ascii_whitespace());
+    state.is_some_and(|state| b"TtZX".contains(state))
+}
+
 /// Returns the inodes of the open connections on a local port (established, or closed by the other side only), from `/proc/PID/net/tcp` or `tcp6`
 /// (`proc_pid_net(5)`): the second field is the local address, the fourth the state, the tenth the inode.
 #[must_use]
@@ -196,6 +205,19 @@ mod tests {
         assert_eq!(stat(text), Some(read));
         for broken in ["", ")", "1 (x) S", "1 (x S 1 2 3"] {
             assert_eq!(stat(broken), None);
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_is_told_by_the_third_field() {
+        for (stat, stopped) in [
+            ("1 (S) T 1", true),
+            ("1 (a) T) R 1", false),
+            ("1 (T) Z", true),
+            ("", false),
+            (")", false),
+        ] {
+            assert_eq!(is_stopped(stat.as_bytes()), stopped, "{stat}");
         }
     }
 

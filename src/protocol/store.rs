@@ -23,6 +23,10 @@ pub enum Name {
     Keeper,
     /// A listener that the primary opened itself: its position and its name.
     Listener(u16, String),
+    /// The map with the sockets that connections to a listener are steered to: the listener's position.
+    Lanes(u16),
+    /// The map with the table that they are steered by.
+    Table(u16),
     /// A socket that was opened because a program asked for it: its position.
     Opened(u16),
     /// A worker's.
@@ -88,6 +92,8 @@ impl fmt::Display for Name {
             Self::Leash => write!(f, "{PREFIX}leash"),
             Self::Keeper => write!(f, "{PREFIX}keeper"),
             Self::Listener(at, name) => write!(f, "{PREFIX}listener-{at}-{name}"),
+            Self::Lanes(at) => write!(f, "{PREFIX}lanes-{at}"),
+            Self::Table(at) => write!(f, "{PREFIX}table-{at}"),
             Self::Opened(at) => write!(f, "{PREFIX}opened-{at}"),
             Self::Worker { worker, slot, generation, part } => {
                 write!(f, "{WORKERS}{worker}-{slot}-{generation}-{}", part.word())
@@ -121,6 +127,8 @@ impl FromStr for Name {
                 let (at, name) = rest.split_once('-').ok_or(Unknown)?;
                 Ok(Self::Listener(number(at)?, name.to_owned()))
             }
+            "lanes" => Ok(Self::Lanes(number(rest)?)),
+            "table" => Ok(Self::Table(number(rest)?)),
             "opened" => Ok(Self::Opened(number(rest)?)),
             _ => Err(Unknown),
         }
@@ -151,7 +159,15 @@ mod tests {
     fn names_are_read_as_they_are_written() {
         let worker =
             |part| Name::Worker { worker: u64::MAX, slot: 9999, generation: u32::MAX, part };
-        let fixed = [Name::State, Name::Channels, Name::Leash, Name::Keeper, Name::Opened(7)];
+        let fixed = [
+            Name::State,
+            Name::Channels,
+            Name::Leash,
+            Name::Keeper,
+            Name::Lanes(0),
+            Name::Table(3),
+            Name::Opened(7),
+        ];
         let listener = Name::Listener(1, "tcp-8080".to_owned());
         for name in fixed.into_iter().chain([listener]).chain(Part::ALL.map(worker)) {
             let text = name.to_string();

@@ -12,6 +12,7 @@ use block::Block;
 
 /// Commands.
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 
@@ -75,7 +76,7 @@ struct MapCreate {
 }
 
 #[repr(C)]
-struct MapUpdate {
+struct MapElement {
     fd: u32,
     _padding: u32,
     key: u64,
@@ -145,7 +146,7 @@ impl Maps {
     /// listen or has no `SO_REUSEPORT`, `E2BIG` when there is no such lane.
     pub fn put(&self, lane: u32, listener: impl AsFd) -> io::Result<()> {
         let socket = u64::from(number(listener.as_fd())?);
-        let update = MapUpdate {
+        let update = MapElement {
             fd: number(self.sockets.as_fd())?,
             _padding: 0,
             key: address(&lane),
@@ -156,6 +157,26 @@ impl Maps {
         // and `socket`; both live until it returns.
         unsafe { bpf(MAP_UPDATE_ELEM, &update) }?;
         Ok(())
+    }
+
+    /// Whether a socket is that of a lane, by its cookie (`SO_COOKIE` in `include/uapi/asm-generic/socket.h`).
+    ///
+    /// # Errors
+    /// As bpf(2), `BPF_MAP_LOOKUP_ELEM`: `E2BIG` when there is no such lane; as getsockopt(2).
+    pub fn holds(&self, lane: u32, listener: impl AsFd) -> io::Result<bool> {
+        let mut cookie = 0u64;
+        let lookup = MapElement {
+            fd: number(self.sockets.as_fd())?,
+            _padding: 0,
+            key: address(&lane),
+            value: (&raw mut cookie).expose_provenance() as u64,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads a key of a u32's size and writes a value of a u64's; both live until it returns.
+        match unsafe { bpf(MAP_LOOKUP_ELEM, &lookup) } {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            looked => looked.and_then(|_| Ok(cookie == cookie_of(listener)?)),
+        }
     }
 
     /// Returns the map with the sockets.
@@ -246,6 +267,18 @@ pub fn attach_classic(listener: impl AsFd, program: &[(u16, u8, u8, u32)]) -> io
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     set_option(listener.as_fd(), libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+/// Returns the number of a socket that no other has in this network namespace.
+fn cookie_of(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), (&raw mut cookie).cast());
+    // SAFETY: the kernel writes no more than the length that is said, which is that of `cookie`.
+    let told =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, place, &raw mut length) };
+    Errno::result(told)?;
+    Ok(cookie)
 }
 
 /// Sets an option of `SOL_SOCKET` whose value is `T`; what that points to has to live as long.

@@ -56,13 +56,51 @@ pub fn keep(capabilities: u64) -> io::Result<()> {
     set(capabilities, 0)
 }
 
+/// `CAP_BPF` (`linux/capability.h`), since Linux 5.8.
+pub const BPF: u64 = 39;
+
+/// `_IS_SET` and `PR_CAP_AMBIENT_LOWER`.
+const LOWER: libc::c_ulong = 3;
+
+/// Drops one capability that was given to this process by the ambient set, and leaves the others. Returns whether it had
+/// it.
+///
+/// # Errors
+/// As prctl(2), capget(2) and capset(2); none is known to fail.
+pub fn give_back(capability: u64) -> io::Result<bool> {
+    if ambient(IS_SET, capability)? == 0 {
+        return Ok(false);
+    }
+    ambient(LOWER, capability)?;
+    let mut sets = get()?;
+    let (half, bit) = ((capability / 32) as usize % 2, 1 << (capability % 32));
+    let Sets { effective, permitted, inheritable } = &mut sets[half];
+    for set in [effective, permitted, inheritable] {
+        *set &= !bit;
+    }
+    put(sets)?;
+    Ok(true)
+}
+
 /// The permitted and effective sets become `own`.
 fn set(own: u64, inheritable: u64) -> io::Result<()> {
-    let header = Header { version: VERSION_3, pid: 0 };
     let (own, inheritable) = (halves(own), halves(inheritable));
     let half =
         |at: usize| Sets { effective: own[at], permitted: own[at], inheritable: inheritable[at] };
-    let sets = [half(0), half(1)];
+    put([half(0), half(1)])
+}
+
+fn get() -> io::Result<[Sets; 2]> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut sets = [Sets::default(); 2];
+    // SAFETY: the kernel reads a header and, in this version of it, writes two structs to valid places.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+    Errno::result(result)?;
+    Ok(sets)
+}
+
+fn put(sets: [Sets; 2]) -> io::Result<()> {
+    let header = Header { version: VERSION_3, pid: 0 };
     // SAFETY: the kernel reads a header and, in this version of it, two structs from valid places.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(result)?;

@@ -1,6 +1,7 @@
 //! Linux: the system calls that need `unsafe` or care. Returns `io::Result` and owned file descriptors; knows
 //! nothing of the supervisor. Every descriptor made here is close-on-exec from birth.
 
+pub mod bell;
 pub mod bpf;
 pub mod capability;
 pub mod cgroup;

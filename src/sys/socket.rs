@@ -21,31 +21,96 @@ use tokio::io::unix::AsyncFd;
 /// As many connections as the kernel lets wait: listen(2) clamps it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Whether a socket shares its address with others (`SO_REUSEPORT` in `socket(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// It has the address alone.
+    Own,
+    /// Others of the same user may be bound there too, and the kernel picks one for each connection.
+    Reused,
+}
+
 /// Returns a listening TCP socket. `dual` wants IPv4 clients on an IPv6 address too; a machine without IPv6 gets the
 /// IPv4 address instead.
 ///
 /// # Errors
 /// As socket(2), bind(2) and listen(2).
-pub fn listen_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
-    match open_tcp(address, dual) {
+pub fn listen_tcp(address: SocketAddr, dual: bool, port: Port) -> io::Result<OwnedFd> {
+    match open(SockType::Stream, address, dual, port) {
         Err(e) if dual && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            open_tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()), false)
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            open(SockType::Stream, address, false, port)
         }
         result => result,
     }
 }
 
-fn open_tcp(address: SocketAddr, dual: bool) -> io::Result<OwnedFd> {
+/// Returns a bound UDP socket.
+///
+/// # Errors
+/// As socket(2) and bind(2).
+pub fn bind_udp(address: SocketAddr, port: Port) -> io::Result<OwnedFd> {
+    open(SockType::Datagram, address, false, port)
+}
+
+/// Returns a socket like this one at the same address: of its type, family and `IPV6_V6ONLY`, and listening if it is of
+/// streams. Both share the address (`SO_REUSEPORT` in `socket(7)`).
+///
+/// # Errors
+/// As socket(2), bind(2) and listen(2); `EADDRINUSE` when the socket does not share its address or is another user's, and
+/// `EOPNOTSUPP` when it has no such address.
+pub fn join(like: impl AsFd) -> io::Result<OwnedFd> {
+    let address = own_address(&like)?.ok_or(Errno::EOPNOTSUPP)?;
+    let kind = nix::sys::socket::getsockopt(&like, sockopt::SockType)?;
+    let dual = address.is_ipv6() && !nix::sys::socket::getsockopt(&like, sockopt::Ipv6V6Only)?;
+    open(kind, address, dual, Port::Reused)
+}
+
+/// Looks whether anybody is bound to an address, even somebody who would share it.
+///
+/// # Errors
+/// `EADDRINUSE` when somebody is; else as socket(2) and bind(2).
+pub fn refuse_taken(address: SocketAddr, is_stream: bool) -> io::Result<()> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    if address.is_ipv6() {
+    let kind = if is_stream { SockType::Stream } else { SockType::Datagram };
+    // It does not listen, so nobody connects here.
+    let probe = match socket(family, kind, SockFlag::SOCK_CLOEXEC, None) {
+        Err(Errno::EAFNOSUPPORT) => return Ok(()),
+        made => made?,
+    };
+    // Connections that have ended are in nobody's way.
+    setsockopt(&probe, sockopt::ReuseAddr, &is_stream)?;
+    Ok(bind(probe.as_raw_fd(), &SockaddrStorage::from(address))?)
+}
+
+/// Whether a socket shares its address with others.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn port(fd: impl AsFd) -> io::Result<Port> {
+    let is_reused = nix::sys::socket::getsockopt(&fd, sockopt::ReusePort)?;
+    Ok(if is_reused { Port::Reused } else { Port::Own })
+}
+
+fn open(kind: SockType, address: SocketAddr, dual: bool, port: Port) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let is_stream = kind == SockType::Stream;
+    if is_stream {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        // Accepted connections inherit it; NoDelay= in systemd.socket(5).
+        setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    }
+    if address.is_ipv6() && is_stream {
         setsockopt(&fd, sockopt::Ipv6V6Only, &!dual)?;
     }
-    // Accepted connections inherit it; NoDelay= in systemd.socket(5).
-    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    if port == Port::Reused {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
+    }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&fd, Backlog::new(BACKLOG)?)?;
+    if is_stream {
+        listen(&fd, Backlog::new(BACKLOG)?)?;
+    }
     Ok(fd)
 }
 
@@ -489,12 +554,30 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_a_port_is_joined_and_nobody_else() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let first = listen_tcp(address.parse().unwrap(), true, Port::Reused).unwrap();
+            let second = join(&first).unwrap();
+            assert_eq!(own_address(&first).unwrap(), own_address(&second).unwrap());
+            assert!(is_listening(&second).unwrap());
+            assert_eq!(port(&second).unwrap(), Port::Reused);
+        }
+        let first = bind_udp("127.0.0.1:0".parse().unwrap(), Port::Reused).unwrap();
+        assert!(is_datagram(join(&first).unwrap()).unwrap());
+        let taken = own_address(&first).unwrap().unwrap();
+        let error = refuse_taken(taken, false).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+        let alone = listen_tcp("127.0.0.1:0".parse().unwrap(), false, Port::Own).unwrap();
+        assert_eq!(join(&alone).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+    }
+
+    #[test]
     fn a_port_listens_for_both_families() {
-        let fd = listen_tcp("[::]:0".parse().unwrap(), true).unwrap();
+        let fd = listen_tcp("[::]:0".parse().unwrap(), true, Port::Own).unwrap();
         set_nonblocking(&fd, true).unwrap();
         let first = std::net::TcpListener::from(fd);
         let port = first.local_addr().unwrap().port();
-        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), false);
+        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], port)), false, Port::Own);
         assert_eq!(listener.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
     }
 }

@@ -1,6 +1,7 @@
 //! Taking back what the last primary left: its state, its workers, and whatever else is in our control group.
 
 use super::super::clock;
+use super::super::drain::census::sockets_of;
 use super::super::log::Level;
 use super::super::news::News;
 use super::super::source::{Launch, Source};
@@ -15,7 +16,7 @@ use crate::protocol::store::{Name, Part};
 use crate::sys::pidfd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -186,6 +187,7 @@ impl Primary {
         let age = started.map_or(Duration::ZERO, |started| clock::now().since(started));
         let was_left = known.as_ref().is_some_and(|known| known.is_left);
         let found = Found { pidfd, parts, known, age, is_starting };
+        self.find_lane(who, &found.pidfd);
         let launch = &self.launches[&generation];
         let mut ground = ground!(self);
         let (mut process, ended, lost) = worker::adopt(who, launch, found, &mut ground);
@@ -223,6 +225,18 @@ impl Primary {
         Some(false)
     }
 
+    /// Where it was not written down, a worker's lane is that of the socket that it has.
+    fn find_lane(&mut self, who: Identity, pidfd: &OwnedFd) {
+        let Some(pid) = pidfd::pid(pidfd).ok().flatten().map(Pid::as_raw) else { return };
+        self.balance.is_born(who.worker, pid);
+        if self.balance.is_steered() && self.balance.lane(who.worker).is_none() {
+            let has: BTreeSet<u64> = sockets_of(pid).found.into_iter().map(|s| s.inode).collect();
+            if let Some(lane) = self.listeners.lane_of(&has) {
+                self.balance.settle(who.worker, who.slot, lane);
+            }
+        }
+    }
+
     /// What was under way with a worker, and ended with the last primary, begins again.
     fn go_on_with(&mut self, worker: WorkerId, doing: Option<Doing>) {
         match doing {
@@ -232,13 +246,16 @@ impl Primary {
                 let ready = evidence.map(|evidence| Event::Ready { worker, evidence });
                 self.pending.extend(ready);
             }
-            Some(Doing::Ready { .. }) if !self.channels.admit(worker) => {
-                self.pending.push_back(Event::Leaving(worker));
+            Some(Doing::Ready { .. }) => {
+                self.balance.admit(worker);
+                if !self.channels.admit(worker) {
+                    self.pending.push_back(Event::Leaving(worker));
+                }
             }
             Some(Doing::Draining { by_itself: false, .. }) if !self.withdraw(worker) => {
                 self.pending.push_back(Event::Drained(worker));
             }
-            Some(Doing::Ready { .. } | Doing::Draining { .. } | Doing::Stopping { .. }) | None => {}
+            Some(Doing::Draining { .. } | Doing::Stopping { .. }) | None => {}
         }
     }
 
@@ -318,6 +335,7 @@ impl Primary {
 
     /// A worker is gone: what connected it with us leaves the FD store, but for what it may still have written.
     pub(in super::super) fn let_go(&mut self, who: Identity) {
+        self.balance.leave(who.worker);
         for part in [Part::Pid, Part::Notify, Part::Channel, Part::Ready] {
             self.manager.drop_stored(&who.name(part));
         }

@@ -32,7 +32,7 @@ use crate::sys::cgroup::Delegated;
 use keeper::{Keeper, Orders};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// What cannot be used leaves the FD store, before anything else is put there under its name. That takes all of the name,
 /// so of two the one that is used is put there again.
@@ -147,6 +147,7 @@ impl Primary {
                 }
                 self.primaries = state.primaries.saturating_add(1);
                 (self.began, self.exits, known) = (state.began, state.exits, state.workers);
+                state.balance.into_iter().for_each(|memory| self.balance.recall(memory));
                 self.last_failure =
                     state.last_failure.map(|failure| LastFailure { failure, tail: None });
                 // It lies there, unless it went with another of its name; twice it is not stored.
@@ -175,6 +176,7 @@ impl Primary {
         if !is_first && is_lost && !self.pids_on_channels().is_empty() {
             self.wants_relief = true;
         }
+        self.balance.release(|worker| self.workers.contains_key(&worker));
         // Not before: should we be killed while we take back, what the last one knew of the channels is still there.
         if let Some(notebook) = of_channels {
             self.channels.write_to(notebook);
@@ -205,14 +207,23 @@ impl Primary {
                 }
             }
         }
-        if !self.listeners.adopted {
-            for (at, listener) in (0..).zip(&self.listeners.all) {
-                let name = Name::Listener(at, listener.name.clone());
-                if !self.manager.holds(&name) {
-                    let _ = self.manager.put(name, &listener.fd, Polled::No);
-                }
+        self.store_listeners();
+    }
+
+    /// The sockets that we have opened, and what connections are steered by, go into the FD store.
+    pub(super) fn store_listeners(&mut self) {
+        let Self { listeners, manager, balance, .. } = self;
+        let mut keep = |name: Name, fd: BorrowedFd<'_>| {
+            if !manager.holds(&name) {
+                let _ = manager.put(name, fd, Polled::No);
             }
-        }
+        };
+        listeners.own().for_each(|(name, fd)| keep(name, fd.as_fd()));
+        balance.each_map(|at, maps| {
+            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            keep(Name::Lanes(at), maps.sockets());
+            keep(Name::Table(at), maps.control());
+        });
     }
 
     /// The channels are as they were, and whatever was opened for programs is still open.
@@ -266,7 +277,9 @@ impl Primary {
     fn say_room(&self) {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         let policy = &launch.settings.policy;
-        let needed = needed(policy.slots, policy.surge, self.listeners.all.len());
+        // Two maps for each.
+        let sockets = self.listeners.own().count() + 2 * self.listeners.all.len();
+        let needed = needed(policy.slots, policy.surge, sockets);
         if let Some(room) = room().filter(|room| self.manager.is_there() && *room < needed) {
             let text = format!(
                 "the FD store has room for {room} descriptors and {needed} may be needed; should the primary die, workers that do not fit are relieved"

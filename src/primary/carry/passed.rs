@@ -4,7 +4,7 @@
 //! libsystemd reads the names and listenfd takes the descriptors; each is looked at, so that a stray descriptor is
 //! refused by name instead of being given to every worker.
 
-use super::super::listeners::Listener;
+use super::super::listeners::{Listener, Socket};
 use super::upgrade::PASSED;
 use crate::protocol::store::{Name, Part};
 use crate::sys::{pidfd, socket};
@@ -69,9 +69,9 @@ impl Passed {
             let fd = socket::take_inherited(number);
             match fd {
                 Some(fd) if !Name::is_ours(&name) => {
-                    let inode = socket::inode(&fd)
+                    let socket = Socket::new(fd, false)
                         .map_err(|e| format!("cannot adopt listener '{name}': {e}"))?;
-                    passed.listeners.push(Listener { name, fd, inode, own_path: None });
+                    passed.listeners.push(Listener::new(name, socket, None));
                 }
                 fd => passed.carry(fd, name),
             }
@@ -106,10 +106,10 @@ impl Passed {
         let mut listeners = vec![];
         for key in names {
             if let (Name::Listener(_, name), Some(fd)) = (key.clone(), self.carried.get(&key))
-                && let (Ok(fd), Ok(inode)) = (fd.try_clone(), socket::inode(fd))
+                && let Ok(socket) = fd.try_clone().and_then(|fd| Socket::new(fd, true))
             {
-                let own_path = socket::own_path(&fd);
-                listeners.push(Listener { name, fd, inode, own_path });
+                let own_path = socket::own_path(&socket.fd);
+                listeners.push(Listener::new(name, socket, own_path));
             }
         }
         listeners
@@ -136,7 +136,7 @@ fn wrong_kind(name: &Name, fd: &OwnedFd) -> Option<&'static str> {
     let kind = |is: fn(&std::fs::FileType) -> bool| file().is_some_and(|m| is(&m.file_type()));
     match name {
         // Looked at when it is read.
-        Name::State | Name::Channels => None,
+        Name::State | Name::Channels | Name::Lanes(_) | Name::Table(_) => None,
         Name::Listener(..) => {
             let listens = socket::is_listening(fd).unwrap_or(false);
             (!listens).then_some("not a listening socket")
@@ -164,8 +164,8 @@ fn listener(from: &mut ListenFd, at: usize, name: String) -> Result<Listener, St
     if !socket::is_listening(&fd).map_err(|e| cannot(&e))? {
         return Err(cannot(&format!("file descriptor {} is not a listening socket", at + 3)));
     }
-    let inode = socket::inode(&fd).map_err(|e| cannot(&e))?;
-    Ok(Listener { name, fd, inode, own_path: None })
+    let socket = Socket::new(fd, false).map_err(|e| cannot(&e))?;
+    Ok(Listener::new(name, socket, None))
 }
 
 /// Takes a TCP or unix stream listener, or a UDP or unix datagram socket. listenfd refuses what is of another kind and

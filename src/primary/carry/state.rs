@@ -1,6 +1,7 @@
 //! What is written down at every change, as JSON: an older and a newer program read each other's as far as the fields
 //! go, and a person can read it too.
 
+use super::super::balance::Memory;
 use super::super::source::Launch;
 use super::super::worker::Known;
 use super::super::{LastExit, Primary};
@@ -27,6 +28,8 @@ pub(in super::super) struct State {
     pub(in super::super) last_failure: Option<Failure>,
     #[serde(default)]
     pub(in super::super) exits: BTreeMap<Slot, LastExit>,
+    #[serde(default)]
+    pub(in super::super) balance: Option<Memory>,
 }
 
 /// The same, as it is written.
@@ -40,6 +43,7 @@ struct Writing<'a> {
     began: Time,
     last_failure: Option<&'a Failure>,
     exits: &'a BTreeMap<Slot, LastExit>,
+    balance: Option<Memory>,
 }
 
 /// Returns the state as text.
@@ -56,6 +60,7 @@ pub(super) fn write(primary: &Primary) -> serde_json::Result<Vec<u8>> {
         began: primary.began,
         last_failure: primary.last_failure.as_ref().map(|last| &last.failure),
         exits: &primary.exits,
+        balance: primary.balance.memory(),
     })
 }
 

@@ -234,8 +234,7 @@ impl Primary {
 
     /// What the next primary is passed.
     fn passed(&self) -> Vec<(String, BorrowedFd<'_>)> {
-        let listeners = self.listeners.all.iter().filter(|_| self.listeners.adopted);
-        let listeners = listeners.map(|l| (l.name.clone(), l.fd.as_fd()));
+        let listeners = self.listeners.passed().map(|(name, fd)| (name.to_owned(), fd.as_fd()));
         let held = self.manager.held().map(|(name, fd)| (name.to_string(), fd.as_fd()));
         listeners.chain(held).collect()
     }

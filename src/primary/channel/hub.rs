@@ -4,7 +4,7 @@
 use super::super::carry::{Notebook, crash};
 use super::super::listeners::Listeners;
 use super::super::{News, clock};
-use super::link::{Handle, Link, Stage};
+use super::link::{Handle, Link, Server, Stage};
 use super::memory::KnownLink;
 use super::place::Local;
 use super::rota::{Dealt, Rota, mix};
@@ -14,7 +14,7 @@ use crate::core::{Event, WorkerId};
 use crate::protocol::lines::{Line, Lines};
 use crate::protocol::node::{self, Heard, Place};
 use crate::sys::socket::{self, Datagram};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -56,12 +56,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(fd: OwnedFd, asked: Option<(Place, u32)>) -> io::Result<Self> {
         let is_datagram = socket::is_datagram(&fd)?;
-        let local = match (socket::own_address(&fd)?, socket::own_path(&fd)) {
-            (Some(address), _) if is_datagram => Local::Udp(address),
-            (Some(address), _) => Local::Tcp(address),
-            (None, Some(path)) if !is_datagram => Local::Unix(path),
-            (None, _) => Local::Other,
-        };
+        let local = Local::of(&fd)?;
         Ok(Self::of(fd, local, is_datagram, asked))
     }
 
@@ -153,7 +148,7 @@ impl Hub {
         let sockets: io::Result<Vec<Socket>> = listeners
             .all
             .iter()
-            .map(|listener| Socket::new(listener.fd.try_clone()?, None))
+            .map(|listener| Socket::new(listener.on(None).fd.try_clone()?, None))
             .collect();
         Ok(Self {
             links: BTreeMap::new(),
@@ -415,15 +410,18 @@ impl Hub {
     /// Where the sockets are whose connections a worker is dealt; none if it has a listening socket itself, at which it
     /// goes on accepting until it is told to disconnect.
     pub(super) fn only_dealt(&self, worker: WorkerId) -> Vec<Local> {
+        let accepts =
+            |server: &&Server| !server.is_dealt && !self.sockets[server.socket].is_datagram;
         let servers = self.links.get(&worker).map_or(&[][..], |link| &link.servers);
-        let streams = servers.iter().filter(|server| !self.sockets[server.socket].is_datagram);
-        let mut sockets: Vec<usize> = streams.clone().map(|server| server.socket).collect();
-        sockets.sort_unstable();
-        sockets.dedup();
-        if streams.clone().any(|server| !server.is_dealt) {
-            return vec![];
-        }
-        sockets.into_iter().map(|at| self.sockets[at].local.clone()).collect()
+        if servers.iter().any(|server| accepts(&server)) { vec![] } else { self.served(worker) }
+    }
+
+    /// Where the sockets are that a worker serves connections of.
+    pub(super) fn served(&self, worker: WorkerId) -> Vec<Local> {
+        let servers = self.links.get(&worker).map_or(&[][..], |link| &link.servers);
+        let sockets: BTreeSet<usize> = servers.iter().map(|server| server.socket).collect();
+        let streams = sockets.into_iter().map(|at| &self.sockets[at]).filter(|s| !s.is_datagram);
+        streams.map(|socket| socket.local.clone()).collect()
     }
 
     /// A worker takes no more turns anywhere.

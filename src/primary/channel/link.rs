@@ -81,6 +81,8 @@ pub(in super::super) struct Counters {
 pub(super) struct Link {
     pub(super) who: Identity,
     pub(super) terms: Terms,
+    /// What it is given instead of the app's listeners, by their positions: the sockets of its lane.
+    pub(super) sockets: Vec<Option<Arc<OwnedFd>>>,
     pub(super) stage: Stage,
     /// That of the worker's end.
     pub(super) inode: u64,
@@ -124,6 +126,7 @@ impl Link {
         Self {
             who,
             terms,
+            sockets: vec![],
             stage: Stage::Silent,
             inode,
             admitted: false,

@@ -32,6 +32,7 @@ pub(super) use place::Local;
 
 use super::News;
 use super::carry::{Notebook, crash};
+use super::drain::{Leaving, drained};
 use super::listeners::Listeners;
 use super::worker::Identity;
 use crate::config::Settings;
@@ -184,18 +185,24 @@ impl Channels {
         hub.keep();
     }
 
-    /// Opens the channel of a worker that is about to be started.
+    /// Opens the channel of a worker that is about to be started. `sockets` are those of its lane, by listeners.
     ///
     /// # Errors
     /// As socketpair(2).
-    pub(super) fn open(&self, who: Identity, terms: Terms) -> io::Result<Opened> {
+    pub(super) fn open(
+        &self,
+        who: Identity,
+        terms: Terms,
+        sockets: Vec<Option<Arc<OwnedFd>>>,
+    ) -> io::Result<Opened> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let inode = socket::inode(&theirs)?;
         let copy = ours.try_clone()?.into();
         let watched = socket::watch(ours.into(), Interest::READABLE)?;
         let mut hub = self.shared.lock();
-        let link = Link::new(who, terms, watched, inode, hub.numbers);
+        let mut link = Link::new(who, terms, watched, inode, hub.numbers);
+        link.sockets = sockets;
         hub.links.insert(who.worker, link);
         hub.changed = true;
         hub.keep();
@@ -211,12 +218,14 @@ impl Channels {
         &self,
         who: Identity,
         terms: Terms,
+        sockets: Vec<Option<Arc<OwnedFd>>>,
         ours: OwnedFd,
     ) -> io::Result<AbortHandle> {
         socket::set_nonblocking(&ours, true)?;
         let watched = socket::watch(ours, Interest::READABLE)?;
         let mut hub = self.shared.lock();
-        let link = Link::new(who, terms, watched, 0, hub.numbers);
+        let mut link = Link::new(who, terms, watched, 0, hub.numbers);
+        link.sockets = sockets;
         hub.resume(link);
         hub.keep();
         Ok(tokio::spawn(carry(self.shared.clone(), who.worker)).abort_handle())
@@ -249,8 +258,15 @@ impl Channels {
     }
 
     /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether
-    /// its end of the channel will be heard to close; else there is nothing to wait for.
-    pub(super) fn withdraw(&self, worker: WorkerId, pid: Pid, settings: &Settings) -> bool {
+    /// its end of the channel will be heard to close; else there is nothing to wait for. Where it alone serves its sockets,
+    /// what waits there is `first` to be waited for.
+    pub(super) fn withdraw(
+        &self,
+        worker: WorkerId,
+        pid: Pid,
+        settings: &Settings,
+        first: Option<Leaving>,
+    ) -> bool {
         let mut hub = self.shared.lock();
         hub.leave_all(worker);
         let Some(link) = hub.links.get_mut(&worker) else {
@@ -268,7 +284,7 @@ impl Channels {
         }
         link.stage = Stage::Leaving;
         let (pid, inode) = (pid.as_raw(), link.inode);
-        let sockets = hub.only_dealt(worker);
+        let sockets = if first.is_some() { hub.served(worker) } else { hub.only_dealt(worker) };
         hub.changed = true;
         hub.keep();
         drop(hub);
@@ -276,6 +292,9 @@ impl Channels {
         // Half of its time is left for what is busy then.
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
+            if let Some(first) = first {
+                let _ = tokio::time::timeout(most, drained(first)).await;
+            }
             if !sockets.is_empty() {
                 quiet::wait(pid, sockets, most).await;
             }

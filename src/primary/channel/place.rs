@@ -1,9 +1,13 @@
-//! Which of our listeners a program means that calls `listen()`: pure. The port decides; the address chooses among
+//! Which of our listeners a program means that calls `listen()`: pure, but for
+//! asking a socket where it is. The port decides; the address chooses among
 //! listeners of one port. Where a listener serves is the administrator's choice, so a program that asks for one address is
 //! given a listener on all of them, never one on another single address.
 
 use crate::protocol::node::Place;
+use crate::sys::socket;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Where a listener of ours is.
@@ -14,6 +18,22 @@ pub(in super::super) enum Local {
     Unix(PathBuf),
     /// Nothing that `listen()` can name, but by its descriptor.
     Other,
+}
+
+impl Local {
+    /// Returns where a socket is.
+    ///
+    /// # Errors
+    /// As getsockname(2) and getsockopt(2).
+    pub(in super::super) fn of(fd: &impl AsFd) -> io::Result<Self> {
+        let is_datagram = socket::is_datagram(fd)?;
+        Ok(match (socket::own_address(fd)?, socket::own_path(fd)) {
+            (Some(address), _) if is_datagram => Self::Udp(address),
+            (Some(address), _) => Self::Tcp(address),
+            (None, Some(path)) if !is_datagram => Self::Unix(path),
+            (None, _) => Self::Other,
+        })
+    }
 }
 
 /// The first descriptor of a passed socket (`sd_listen_fds(3)`).

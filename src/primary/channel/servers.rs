@@ -50,14 +50,17 @@ impl Hub {
             }
             own => own.as_ref(),
         };
-        let is_dealt = !socket.is_datagram && link.terms.balance != Balance::Shared;
+        let is_dealt =
+            !socket.is_datagram && matches!(link.terms.balance, Balance::RoundRobin { .. });
         let given = match &socket.local {
             Local::Tcp(address) if is_dealt => Given::Connections(Some(*address)),
             _ if is_dealt => Given::Connections(None),
             _ if socket.is_datagram => Given::Datagram,
             Local::Tcp(_) | Local::Udp(_) | Local::Unix(_) | Local::Other => Given::Stream,
         };
-        let with = (!is_dealt).then(|| socket.fd.clone());
+        // Where workers are steered it is the socket of its lane.
+        let own = link.sockets.get(at).cloned().flatten();
+        let with = (!is_dealt).then(|| own.unwrap_or_else(|| socket.fd.clone()));
         if let Some(fd) = &with {
             // Node does not set it, and hangs in accept without.
             let _ = socket::set_nonblocking(fd, true);
@@ -187,7 +190,8 @@ impl Hub {
         let socket = &self.sockets[at];
         if !server.is_dealt && !socket.is_datagram {
             // It has called listen(2) on it, with a backlog of its own, and the queue is everybody's.
-            let _ = socket::listen_again(&socket.fd);
+            let own = link.sockets.get(at).cloned().flatten();
+            let _ = socket::listen_again(own.as_ref().unwrap_or(&socket.fd));
         }
         // Where the app's listeners are known, a socket for the program's own purposes is no evidence that it serves.
         let is_apps = at < self.managed || self.managed == 0;

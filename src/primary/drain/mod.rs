@@ -14,6 +14,8 @@ mod idle;
 
 use super::channel::Local;
 use super::clock;
+use crate::config::Settings;
+use crate::config::values::StopWhen;
 use crate::core::Time;
 use crate::protocol::diag::State;
 use crate::sys::{socket, tcp};
@@ -61,6 +63,27 @@ pub(super) struct Leaving {
     pub(super) close_idle: Option<Closing>,
     /// What it has accepted is waited for too, its descendants' included.
     pub(super) wait_for_connections: bool,
+}
+
+impl Leaving {
+    /// Returns what is to be waited for of a process with these settings. Idle connections are closed in the second half of
+    /// the drain time, and in its last quarter those too that have just been answered.
+    pub(super) fn new(
+        pid: i32,
+        lane: Vec<OwnedFd>,
+        locals: Vec<Local>,
+        settings: &Settings,
+    ) -> Self {
+        let time = settings.policy.drain;
+        let closing = Closing { idle: time / 2, just_answered: time * 3 / 4 };
+        Self {
+            pid,
+            lane,
+            locals,
+            close_idle: settings.close_idle.then_some(closing),
+            wait_for_connections: settings.stop_when == StopWhen::Idle,
+        }
+    }
 }
 
 /// How a drain went.

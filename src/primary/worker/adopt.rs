@@ -88,7 +88,9 @@ pub(in super::super) fn adopt(
     let mut channel = None;
     if settings.handoff == Handoff::Node {
         let end = found.parts.remove(&Part::Channel).ok_or(io::ErrorKind::NotFound.into());
-        match end.and_then(|end| ground.channels.resume(who, Terms::of(settings), end)) {
+        let sockets = ground.listeners.lanes_on(ground.balance.lane(who.worker));
+        let terms = Terms::of(settings);
+        match end.and_then(|end| ground.channels.resume(who, terms, sockets, end)) {
             Ok(task) => channel = Some(task),
             // It ends by itself: that its channel is closed is what a program of Node's waits for.
             Err(_) => lost = Some("its channel"),
@@ -104,7 +106,7 @@ pub(in super::super) fn adopt(
             (_, ReadyWhen::Alive(time)) => ReadyWhen::Alive(time.saturating_sub(found.age)),
             (_, when) => when,
         },
-        inodes: ground.listeners.inodes(),
+        inodes: ground.listeners.inodes(ground.balance.lane(who.worker)),
         pipe: ready,
     };
     let eyes = found.is_starting.then(|| ready::watch(watch, ground.news.clone()));
@@ -134,6 +136,7 @@ pub(in super::super) fn adopt(
         eyes: eyes.map(|eyes| tokio::spawn(eyes).abort_handle()),
         channel,
         end: end.map(|end| tokio::spawn(end).abort_handle()),
+        drain: None,
         _ready_pipe: ready_pipe,
     };
     (process, ended, lost)

@@ -7,6 +7,7 @@ mod start;
 pub(super) use adopt::{Found, adopt, drain};
 pub(super) use start::start;
 
+use super::balance::Balance;
 use super::channel::Channels;
 use super::listeners::Listeners;
 use super::source::{Cannot, Launch};
@@ -50,6 +51,8 @@ pub(super) struct Process {
     channel: Option<AbortHandle>,
     /// Waits for its end, where it is no child of ours.
     end: Option<AbortHandle>,
+    /// Waits until it has nothing left, once it is withdrawn.
+    pub(super) drain: Option<AbortHandle>,
     /// The readiness pipe's read end, as long as the worker lives: a late line must not raise SIGPIPE.
     _ready_pipe: Option<OwnedFd>,
 }
@@ -118,6 +121,7 @@ pub(super) struct Ground<'a> {
     pub(super) listeners: &'a Listeners,
     pub(super) channels: &'a Channels,
     pub(super) groups: Option<&'a Delegated>,
+    pub(super) balance: &'a Balance,
     pub(super) news: &'a mpsc::Sender<News>,
     pub(super) outputs: &'a mut Outputs,
     pub(super) manager: &'a mut Manager,
@@ -214,7 +218,7 @@ impl Process {
 impl Drop for Process {
     /// What is left in the pipes is still moved on: only the ears are closed.
     fn drop(&mut self) {
-        for task in [&self.ears, &self.eyes, &self.channel, &self.end] {
+        for task in [&self.ears, &self.eyes, &self.channel, &self.end, &self.drain] {
             task.iter().for_each(AbortHandle::abort);
         }
         let _ = std::fs::remove_file(&self.known.notify_socket);

@@ -36,6 +36,7 @@ pub(in super::super) fn start(
     ground: &mut Ground<'_>,
 ) -> Result<Process, NotStarted> {
     let (app, settings) = (ground.app, &launch.settings);
+    let lane = ground.balance.lane(who.worker);
     let configured = launch.environment(who.slot)?;
     let path = launch.program(&configured)?;
     let directory = launch.directory();
@@ -53,7 +54,8 @@ pub(in super::super) fn start(
     let channel = match settings.handoff {
         Handoff::Fd => None,
         Handoff::Node => {
-            let opened = ground.channels.open(who, Terms::of(settings));
+            let sockets = ground.listeners.lanes_on(lane);
+            let opened = ground.channels.open(who, Terms::of(settings), sockets);
             Some(opened.map_err(NotStarted::doing("making a channel"))?)
         }
     };
@@ -80,8 +82,8 @@ pub(in super::super) fn start(
     let mut descriptors = vec![Some(null.as_fd()), Some(stdout), Some(stderr)];
     match &channel {
         None => {
-            let listeners = ground.listeners.all.iter();
-            descriptors.extend(listeners.map(|listener| Some(listener.fd.as_fd())));
+            let sockets = ground.listeners.on(lane);
+            descriptors.extend(sockets.map(|socket| Some(socket.fd.as_fd())));
         }
         Some(channel) => place(&mut descriptors, CHANNEL, channel.theirs.as_fd()),
     }
@@ -128,7 +130,7 @@ pub(in super::super) fn start(
             (Handoff::Node, ReadyWhen::Auto) => ReadyWhen::Fd,
             (_, when) => when,
         },
-        inodes: ground.listeners.inodes(),
+        inodes: ground.listeners.inodes(lane),
         pipe: ready.map(|(read, _)| read),
     };
     let heard = notify::listen(socket, who.worker, settings.ready_when, ground.news.clone());
@@ -155,6 +157,7 @@ pub(in super::super) fn start(
         eyes: Some(tokio::spawn(ready::watch(watch, ground.news.clone())).abort_handle()),
         channel: channel.map(|channel| channel.task),
         end: None,
+        drain: None,
         _ready_pipe: ready_pipe,
     })
 }

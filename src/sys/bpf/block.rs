@@ -13,6 +13,9 @@ pub(super) struct Block {
     size: usize,
 }
 
+// SAFETY: the memory is reached by atomic accesses alone, and no thread has a part in it.
+unsafe impl Send for Block {}
+
 impl Block {
     /// Maps the first `size` bytes of an array map.
     pub(super) fn map(map: &OwnedFd, size: usize) -> io::Result<Self> {

@@ -1,0 +1,168 @@
+//! Which listeners are steered, and what is said where one is not. The right to load a program is used here and given up.
+
+use super::super::listeners::{Growth, Listener, Listeners, lanes_wanted};
+use super::group::{self, Group, Lesser};
+use super::{Balance, Memory, Shared, Steering, Wish};
+use crate::config::Settings;
+use crate::config::values::{Balance as Asked, Steer};
+use crate::core::{Lanes, Policy};
+use crate::protocol::store::Name;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// What is to be said, with a hint where there is a remedy.
+pub(in super::super) type Said = (String, Option<String>);
+
+/// What came of the beginning.
+#[derive(Debug)]
+pub(in super::super) struct Beginning {
+    pub(in super::super) balance: Balance,
+    pub(in super::super) said: Vec<Said>,
+}
+
+/// Makes the kernel steer the connections of all listeners that can be, if the settings want that. Listeners get as many
+/// lanes as are wanted; one that cannot be steered has a single socket after.
+pub(in super::super) fn begin(
+    settings: &Settings,
+    listeners: &mut Listeners,
+    carried: &mut BTreeMap<Name, OwnedFd>,
+) -> Beginning {
+    let mut said = vec![];
+    let Asked::Steered(steer) = settings.balance else {
+        return Beginning { balance: Balance { shared: None, why: None }, said };
+    };
+    let slots = settings.policy.slots;
+    let mut groups = vec![];
+    for (at, listener) in listeners.all.iter_mut().enumerate() {
+        said.extend(make_lanes(listener, slots, &settings.policy, settings.blocking));
+        if !listener.has_lanes() {
+            continue;
+        }
+        let position = u16::try_from(at).unwrap_or(u16::MAX);
+        let maps = (carried.remove(&Name::Lanes(position)), carried.remove(&Name::Table(position)));
+        let maps = if let (Some(lanes), Some(table)) = maps { Some((lanes, table)) } else { None };
+        match group::begin(at, listener, maps) {
+            Ok((group, lesser)) => {
+                said.extend(lesser.map(|lesser| say_lesser(listener, steer, lesser)));
+                groups.push(group);
+            }
+            Err(lesser) => {
+                listener.give_up_lanes();
+                said.push(say_unsteered(listener, &lesser.why, lesser.hint.map(str::to_owned)));
+            }
+        }
+    }
+    let why = said.first().map(|(text, _)| text.clone());
+    let shared = (!groups.is_empty()).then(|| {
+        let wish = Wish { steer, slots, canary: None };
+        let lanes = groups.iter().map(|group| group.sockets.len()).min().unwrap_or(0);
+        let lanes = Lanes::new(u16::try_from(lanes).unwrap_or(u16::MAX));
+        let memory = Memory { lanes, ..Memory::default() };
+        Shared::new(Steering::new(memory, groups, wish))
+    });
+    Beginning { balance: Balance { shared, why }, said }
+}
+
+impl Shared {
+    fn new(steering: Steering) -> Self {
+        Self { steering: Arc::new(Mutex::new(steering)), nudge: Arc::new(Notify::new()) }
+    }
+}
+
+impl Steering {
+    fn new(memory: Memory, groups: Vec<Group>, wish: Wish) -> Self {
+        Self { memory, groups, wish, written: None, pids: BTreeMap::new(), is_held: true }
+    }
+}
+
+impl Balance {
+    /// There are so many slots now: makes more lanes, where that can be done.
+    pub(in super::super) fn grow(
+        &self,
+        listeners: &mut Listeners,
+        settings: &Settings,
+        slots: u16,
+    ) -> Vec<Said> {
+        let Some(shared) = &self.shared else { return vec![] };
+        let mut steering = shared.lock();
+        let wanted = lanes_wanted(slots, &settings.policy);
+        if wanted <= steering.memory.lanes.count() {
+            return vec![];
+        }
+        let mut said = vec![];
+        for group in &mut steering.groups {
+            let listener = &mut listeners.all[group.at];
+            said.extend(make_lanes(listener, slots, &settings.policy, settings.blocking));
+            for socket in
+                listener.sockets.iter().skip(group.sockets.len()).cloned().collect::<Vec<_>>()
+            {
+                if let Err(e) = group.add(socket) {
+                    said.push((
+                        format!("cannot add a lane to listener '{}': {e}", listener.name),
+                        None,
+                    ));
+                    break;
+                }
+            }
+        }
+        let lanes = steering.groups.iter().map(|group| group.sockets.len()).min().unwrap_or(0);
+        steering.memory.lanes.grow(u16::try_from(lanes).unwrap_or(u16::MAX));
+        said
+    }
+}
+
+/// Opens as many sockets as are wanted; says so if that cannot be done.
+fn make_lanes(
+    listener: &mut Listener,
+    slots: u16,
+    policy: &Policy,
+    blocking: bool,
+) -> Option<Said> {
+    let wanted = lanes_wanted(slots, policy);
+    let ways_out =
+        format!("name its ListenStream= {wanted} times in the socket unit, with ReusePort=yes");
+    match listener.grow(wanted, blocking) {
+        Growth::Enough => None,
+        Growth::None(why) => {
+            let hint = (!listener.is_local()).then_some(ways_out);
+            listener.give_up_lanes();
+            Some(say_unsteered(listener, why, hint))
+        }
+        // One worker more than there are slots is all that a reload needs.
+        Growth::Short(_) if listener.sockets.len() > usize::from(slots) => None,
+        Growth::Short(why) if listener.has_lanes() => {
+            let (name, lanes) = (&listener.name, listener.sockets.len());
+            let text = format!(
+                "listener '{name}' has {lanes} lanes for {slots} workers and one that relieves them, and no more can be \
+                 opened: {why}; workers that have none of their own share one, and are told to stop before they are idle"
+            );
+            Some((text, Some(ways_out)))
+        }
+        Growth::Short(why) => Some(say_unsteered(
+            listener,
+            &format!("no second socket can be opened: {why}"),
+            Some(ways_out),
+        )),
+    }
+}
+
+fn say_unsteered(listener: &Listener, why: &str, hint: Option<String>) -> Said {
+    let text = format!("cannot steer listener '{}': {why}; all workers share it", listener.name);
+    (text, hint)
+}
+
+fn say_lesser(listener: &Listener, steer: Steer, lesser: Lesser) -> Said {
+    let instead = match steer {
+        Steer::ClientIp => "by client address, without a program",
+        Steer::RoundRobin | Steer::LeastConnections => "at random",
+    };
+    let text = format!(
+        "cannot steer listener '{}' {}: {}; the kernel picks workers {instead}",
+        listener.name,
+        steer.word(),
+        lesser.why
+    );
+    (text, lesser.hint.map(str::to_owned))
+}

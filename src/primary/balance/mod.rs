@@ -1,0 +1,342 @@
+//! Steered balance: each worker has sockets of its own, a *lane*, and the kernel picks the lane of each new connection by
+//! a table that we write. Who is on which lane is [`Lanes`]' business, and pure; here its table is put in force.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `group` | the sockets of one listener, and what makes the kernel pick among them |
+//! | `begin` | which listeners are steered, with what rights, and what is said where one is not |
+//! | `look` | watching the queues while there is load |
+//! | `rescue` | moving what waits for a worker that is stuck |
+//!
+//! A connection is never touched here: what is steered are those that are yet to come.
+
+mod begin;
+mod group;
+mod look;
+mod rescue;
+
+pub(super) use begin::{Beginning, Said, begin};
+
+use super::carry::crash;
+use crate::config::values::Steer;
+use crate::core::{Lane, Lanes, Slot, Turns, WorkerId};
+use crate::sys::bpf::Maps;
+use group::Group;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What the table is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) steer: Steer,
+    pub(super) slots: u16,
+    /// A worker that gets so many of a hundred connections.
+    pub(super) canary: Option<(WorkerId, u8)>,
+}
+
+/// What is written down: who is where, and what each has had.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Memory {
+    lanes: Lanes,
+    /// What a worker's lane had been given when it came.
+    #[serde(default)]
+    before: BTreeMap<WorkerId, u64>,
+    /// What workers of a slot were given that are gone.
+    #[serde(default)]
+    taken: BTreeMap<Slot, u64>,
+}
+
+/// What is told of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) lane: Lane,
+    /// How many connections wait for it.
+    pub(super) queue: u32,
+    /// How many it was given, where that is counted.
+    pub(super) taken: Option<u64>,
+}
+
+/// All of it.
+#[derive(Debug)]
+struct Steering {
+    memory: Memory,
+    groups: Vec<Group>,
+    wish: Wish,
+    /// The policy, the table of turns and the table of clients that are in force.
+    written: Option<(Steer, Vec<Lane>, Vec<Lane>)>,
+    /// The main processes of workers.
+    pids: BTreeMap<WorkerId, i32>,
+    /// Nothing is written until everybody is taken back.
+    is_held: bool,
+}
+
+/// The steering as the loop sees it; without any, nothing is steered. Everything happens on one thread, so nobody ever waits
+/// for the lock.
+#[derive(Debug)]
+pub(super) struct Balance {
+    shared: Option<Shared>,
+    /// Why it is not as it was asked, if it is not.
+    why: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    steering: Arc<Mutex<Steering>>,
+    /// Something has changed that a look may find.
+    nudge: Arc<Notify>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Steering> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Balance {
+    fn with<T>(&self, what: impl FnOnce(&mut Steering) -> T) -> Option<T> {
+        let shared = self.shared.as_ref()?;
+        let done = what(&mut shared.lock());
+        shared.nudge.notify_one();
+        Some(done)
+    }
+
+    fn ask<T>(&self, what: impl FnOnce(&Steering) -> T) -> Option<T> {
+        self.shared.as_ref().map(|shared| what(&shared.lock()))
+    }
+
+    /// Whether anything is steered.
+    pub(super) fn is_steered(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Begins to watch the queues.
+    pub(super) fn watch(&self) {
+        if let Some(shared) = &self.shared {
+            drop(tokio::spawn(look::watch(shared.clone())));
+        }
+    }
+
+    /// Goes on with what the last primary had written down. Nothing changes for connections until [`Self::release`].
+    pub(super) fn recall(&self, memory: Memory) {
+        self.with(|steering| {
+            let count = steering.memory.lanes.count();
+            steering.memory = memory;
+            steering.memory.lanes.resize(count);
+        });
+    }
+
+    /// Everybody is taken back: those that are not here are gone.
+    pub(super) fn release(&self, is_here: impl Fn(WorkerId) -> bool) {
+        self.with(|steering| {
+            for worker in steering.memory.lanes.workers() {
+                if !is_here(worker) {
+                    steering.leave(worker);
+                }
+            }
+            steering.is_held = false;
+            steering.write();
+        });
+    }
+
+    /// Returns the lane of a worker that is about to be started, and whether it has that for itself.
+    pub(super) fn assign(&self, worker: WorkerId, slot: Slot) -> Option<(Lane, bool)> {
+        self.with(|steering| {
+            let Steering { memory, groups, .. } = steering;
+            let waits = |lane| groups.iter().any(|group| group.queue(lane) > 0);
+            let lane = memory.lanes.assign(worker, slot, waits);
+            steering.note(worker, lane);
+            crash::point("assigned");
+            (lane, steering.memory.lanes.is_alone(worker))
+        })
+    }
+
+    /// Notes on which lane a worker was found.
+    pub(super) fn settle(&self, worker: WorkerId, slot: Slot, lane: Lane) {
+        self.with(|steering| {
+            steering.memory.lanes.settle(worker, slot, lane);
+            steering.note(worker, lane);
+        });
+    }
+
+    /// A worker's process is there.
+    pub(super) fn is_born(&self, worker: WorkerId, pid: i32) {
+        self.with(|steering| steering.pids.insert(worker, pid));
+    }
+
+    /// New connections go to a worker.
+    pub(super) fn admit(&self, worker: WorkerId) {
+        self.with(|steering| {
+            steering.memory.lanes.admit(worker);
+            steering.write();
+        });
+    }
+
+    /// New connections go to a worker no more. Returns the sockets that it alone serves; `None` where it has none.
+    pub(super) fn withdraw(&self, worker: WorkerId) -> Option<Vec<OwnedFd>> {
+        self.with(|steering| {
+            steering.memory.lanes.withdraw(worker);
+            steering.write();
+            let lanes = &steering.memory.lanes;
+            let lane = lanes.lane(worker).filter(|_| lanes.is_alone(worker))?;
+            steering.sockets(lane)
+        })
+        .flatten()
+    }
+
+    /// A worker is gone; what waited for it goes to others, if there are any.
+    pub(super) fn leave(&self, worker: WorkerId) {
+        self.with(|steering| steering.leave(worker));
+    }
+
+    /// Returns the lane of a worker.
+    pub(super) fn lane(&self, worker: WorkerId) -> Option<Lane> {
+        self.ask(|steering| steering.memory.lanes.lane(worker)).flatten()
+    }
+
+    /// From now on this is what the table is made for.
+    pub(super) fn set(&self, wish: Wish) {
+        if self.ask(|steering| steering.wish != wish) == Some(true) {
+            self.with(|steering| {
+                steering.wish = wish;
+                steering.memory.lanes.forget_beyond(wish.slots);
+                steering.write();
+            });
+        }
+    }
+
+    /// Returns what is told of a worker.
+    pub(super) fn tell(&self, worker: WorkerId) -> Option<Told> {
+        self.ask(|steering| {
+            let lane = steering.memory.lanes.lane(worker)?;
+            let before = steering.memory.before.get(&worker).copied().unwrap_or(0);
+            let taken = steering.taken(lane).map(|all| all.saturating_sub(before));
+            Some(Told { lane, queue: steering.queue(lane), taken })
+        })
+        .flatten()
+    }
+
+    /// Returns how many connections a slot was given, by all its workers.
+    pub(super) fn taken(&self, slot: Slot) -> Option<u64> {
+        self.ask(|steering| {
+            let gone = steering.memory.taken.get(&slot).copied().unwrap_or(0);
+            let Memory { lanes, before, .. } = &steering.memory;
+            let here =
+                lanes.workers().into_iter().filter(|worker| lanes.slot(*worker) == Some(slot));
+            let now = here.filter_map(|worker| {
+                let all = steering.taken(lanes.lane(worker)?)?;
+                Some(all.saturating_sub(before.get(&worker).copied().unwrap_or(0)))
+            });
+            let has_program = steering.groups.iter().any(Group::has_program);
+            has_program.then(|| gone + now.sum::<u64>())
+        })
+        .flatten()
+    }
+
+    /// Returns how many lanes there are, and how many connections were not steered, where that is counted.
+    pub(super) fn sums(&self) -> Option<(u16, Option<u64>)> {
+        self.ask(|steering| {
+            let unsteered = steering.groups.iter().filter_map(Group::unsteered);
+            let has_program = steering.groups.iter().any(Group::has_program);
+            (steering.memory.lanes.count(), has_program.then(|| unsteered.sum()))
+        })
+    }
+
+    /// Returns what the next primary is to know.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        self.ask(|steering| steering.memory.clone())
+    }
+}
+
+impl Steering {
+    fn note(&mut self, worker: WorkerId, lane: Lane) {
+        if let Some(taken) = self.taken(lane) {
+            self.memory.before.insert(worker, taken);
+        }
+    }
+
+    fn taken(&self, lane: Lane) -> Option<u64> {
+        let each = self.groups.iter().filter_map(|group| group.taken(lane));
+        self.groups.iter().any(Group::has_program).then(|| each.sum())
+    }
+
+    fn queue(&self, lane: Lane) -> u32 {
+        self.groups.iter().map(|group| group.queue(lane)).sum()
+    }
+
+    fn sockets(&self, lane: Lane) -> Option<Vec<OwnedFd>> {
+        let each = self.groups.iter().filter_map(|group| group.sockets.get(usize::from(lane.0)));
+        each.map(|socket| socket.fd.try_clone().ok()).collect()
+    }
+
+    fn leave(&mut self, worker: WorkerId) {
+        self.pids.remove(&worker);
+        let Some(lane) = self.memory.lanes.lane(worker) else { return };
+        if let (Some(all), Some(slot)) = (self.taken(lane), self.memory.lanes.slot(worker)) {
+            let before = self.memory.before.remove(&worker).unwrap_or(0);
+            *self.memory.taken.entry(slot).or_default() += all.saturating_sub(before);
+        }
+        self.memory.lanes.leave(worker);
+        self.write();
+        self.clear(lane);
+    }
+
+    /// What waits on a lane without anybody goes to others, if there are any; else it waits for whoever comes.
+    fn clear(&self, lane: Lane) {
+        let lanes = &self.memory.lanes;
+        let is_out = !self.is_held && self.is_out_of_turn(lane);
+        if is_out && lanes.tenant(lane).is_none() && lanes.serves_any() && self.queue(lane) > 0 {
+            self.move_queue(lane);
+        }
+    }
+
+    /// Whether a lane is in no table.
+    fn is_out_of_turn(&self, lane: Lane) -> bool {
+        let tables = self.written.as_ref();
+        tables.is_some_and(|(_, turns, clients)| !turns.contains(&lane) && !clients.contains(&lane))
+    }
+
+    fn move_queue(&self, lane: Lane) {
+        for group in &self.groups {
+            // What cannot be moved waits where it is.
+            let _ = group.move_queue(lane);
+        }
+    }
+
+    /// Puts the tables in force, if they are others than before.
+    fn write(&mut self) {
+        if self.is_held {
+            return;
+        }
+        let Wish { steer, slots, canary } = self.wish;
+        let lanes = &self.memory.lanes;
+        let in_turn = lanes.table(slots, Turns::InTurn, canary);
+        let by_client = lanes.table(slots, Turns::ByClient, canary);
+        let tables = Some((steer, in_turn, by_client));
+        if tables == self.written {
+            return;
+        }
+        if let Some((steer, in_turn, by_client)) = &tables {
+            for group in &self.groups {
+                // A classic program that the kernel does not take leaves the one before in force.
+                let _ = group.write(*steer, in_turn, by_client);
+            }
+        }
+        self.written = tables;
+    }
+}
+
+/// The maps of a listener, by its position, for the next primary.
+impl Balance {
+    pub(super) fn each_map(&self, mut put: impl FnMut(usize, &Maps)) {
+        self.ask(|steering| {
+            for group in &steering.groups {
+                if let Some(maps) = group.maps() {
+                    put(group.at, maps);
+                }
+            }
+        });
+    }
+}
