@@ -170,6 +170,9 @@ fn every_answer_is_what_the_interface_describes() {
         ("Kill", json!({ "signal": "usr9" }), "", "InvalidParameter"),
         ("Kill", json!({ "signal": "cont", "slot": 1 }), "", "\"pids\":["),
         ("Resume", json!({}), "", "not paused"),
+        ("Promote", json!({}), "", "no canary waits"),
+        ("Promote", json!({ "now": true }), "", "InvalidParameter"),
+        ("Rollback", json!({}), "", ""),
         ("Subscribe", json!({}), "", "ExpectedMore"),
         ("Logs", json!({ "lines": 500 }), "more", "\"text\":\"line 1\""),
         ("Logs", json!({ "lines": 2, "slot": 70 }), "more", "NoSuchSlot"),
@@ -208,6 +211,41 @@ fn every_answer_is_what_the_interface_describes() {
     described.check_reply("Show", shown);
     assert_eq!(shown["parameters"]["lastFailure"]["lines"], failure["lines"]);
     assert!(!shown.to_string().contains("\"b\""), "values of variables are not told");
+    primary.stop();
+}
+
+#[test]
+fn a_canary_waits_for_the_word_and_is_described() {
+    let flags = ["--settle", "0ms", "--balance", "steered", "--canary", "5"];
+    let primary = started(&[&flags[..], &["--canary-time", "1h"]].concat(), &[]);
+    let mut client = raw(&primary);
+    let text = client.ask(
+        "org.varlink.service.GetInterfaceDescription",
+        json!({ "interface": "org.dogwatch.Control" }),
+        &[],
+    );
+    let text = text[0]["parameters"]["description"].as_str().unwrap();
+    let described = Described(Interface::try_from(text).unwrap());
+    let mut reload = raw(&primary);
+    for (method, error) in [("Promote", None), ("Rollback", Some("RolledBack"))] {
+        reload.call("Reload", json!({}), &["more"]);
+        while reload.receive().unwrap()["parameters"]["event"]["kind"] != "canary" {}
+        let listed = &client.ask("List", json!({}), &[])[0];
+        described.check_reply("List", listed);
+        let app = &listed["parameters"]["app"];
+        assert_eq!((&app["canary"]["percent"], &app["state"]), (&json!(5), &json!("reloading")));
+        assert!((3_500_000..=3_600_000).contains(&app["canary"]["remainingMs"].as_u64().unwrap()));
+        let beside: Vec<&Value> =
+            app["slots"][0]["workers"].as_array().unwrap().iter().map(|w| &w["state"]).collect();
+        assert_eq!(beside, ["ready", "ready"], "{app}");
+        assert_eq!(client.ask(method, json!({}), &[]), [json!({ "parameters": {} })]);
+        let verdict = wait_for_last(&mut reload);
+        described.check_reply("Reload", &verdict);
+        let known = verdict["error"].as_str().and_then(|name| name.rsplit('.').next());
+        assert_eq!(known, error, "{verdict}");
+        let app = client.ask("List", json!({}), &[])[0]["parameters"]["app"].clone();
+        assert_eq!((&app["canary"], &app["generation"]), (&Value::Null, &json!(2)), "{app}");
+    }
     primary.stop();
 }
 

@@ -9,8 +9,8 @@
 )]
 
 use dogwatch::core::{
-    Action, Event, Evidence, Generation, How, Next, Outcome, Policy, Report, Scale, Slot, State,
-    Supervisor, Time, Why, WorkerId,
+    Action, Cause, Event, Evidence, Generation, How, Next, Outcome, Policy, Report, Scale, Slot,
+    State, Supervisor, Time, Why, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -76,6 +76,12 @@ struct World {
     started: u32,
     exits: u32,
     hurried: bool,
+    /// The canary that a rollout waits for, its generation, and since when and for how long it is watched.
+    canary: Option<(WorkerId, Generation, Time, Option<Duration>)>,
+    /// The operator's word that the rollout goes on was given.
+    promoted: bool,
+    /// The last verdict was the operator's.
+    taken_back: bool,
     /// Ready workers may not fall below this.
     floor: usize,
     log: Vec<String>,
@@ -97,6 +103,8 @@ impl World {
             limit_within: MS(10_000),
             heartbeat: dice.one_in(4).then_some(MS(20_000)),
             surge: 1 + u16::try_from(dice.below(8) / 6).unwrap(),
+            canary: dice.one_in(3).then_some(5),
+            canary_time: dice.one_in(2).then_some(MS(dice.below(20_000))),
             ..Policy::default()
         };
         let now = Time::from_secs(10_000);
@@ -119,6 +127,9 @@ impl World {
             started: 0,
             exits: 0,
             hurried: false,
+            canary: None,
+            promoted: false,
+            taken_back: false,
             floor: 0,
             log: vec![],
             verdict: None,
@@ -176,6 +187,7 @@ impl World {
             Action::Withdraw(id) => {
                 let process = self.alive.get_mut(&id).expect("only the living are withdrawn");
                 assert!(std::mem::take(&mut process.admitted), "withdrawn without being admitted");
+                self.canary.take_if(|(canary, ..)| *canary == id);
                 let slot = process.slot;
                 assert!(
                     self.floor == 0 || self.is_relieved(slot),
@@ -228,6 +240,8 @@ impl World {
         assert!(slot.0 < self.slots, "a worker for slot {slot} of {}", self.slots);
         assert!(!self.forgotten.contains(&generation), "spawn from forgotten settings");
         assert!(self.exits == 0, "spawn after exit");
+        let watched = self.canary.map(|(_, generation, ..)| generation);
+        assert!(watched != Some(generation), "a newcomer while the rollout waits for its canary");
         let process = Process { slot: slot.0, generation: generation.0, ..Process::default() };
         assert!(self.alive.insert(worker, process).is_none());
         let stormy = self.weather == Weather::Stormy;
@@ -317,9 +331,34 @@ impl World {
                     Some(*generation),
                     "a verdict for another reload"
                 );
+                assert_eq!(self.canary, None, "a verdict while a canary is watched");
+                self.taken_back =
+                    matches!(report, Report::RolledBack { cause: Cause::TakenBack, .. });
                 self.verdict = Some(report);
             }
+            Report::Canary { worker, generation, time, .. } => {
+                let is_over = time.is_some_and(|time| time <= self.policy.settle);
+                assert!(is_over || self.sup.canary() == Some((*worker, 5)), "not told");
+                let ready = self.alive[worker].ready.expect("a canary is ready");
+                self.canary = Some((*worker, *generation, ready, *time));
+                // A wait without a time ends by the operator's word; any other may.
+                if time.is_none() || self.dice.one_in(4) {
+                    let ms = self.dice.below(30_000);
+                    let undo = self.dice.one_in(3);
+                    self.later(ms, if undo { Event::Undo } else { Event::Promote });
+                }
+            }
+            Report::Promoted { worker, asked, .. } => {
+                let (canary, _, ready, time) = self.canary.take().expect("nobody was watched");
+                assert_eq!(canary, *worker);
+                let is_over = time.is_some_and(|time| self.now >= ready + time);
+                assert!(if *asked { self.promoted } else { is_over }, "promoted by nobody");
+                self.promoted = false;
+            }
             Report::Scaled { to, .. } => self.slots = *to,
+            Report::Failed { worker, .. } if self.canary.is_some_and(|c| c.0 == *worker) => {
+                self.canary = None;
+            }
             Report::Failed { next: Next::StartAgain(delay), .. } => {
                 assert!(*delay <= self.policy.max_delay, "back-off of {delay:?}");
             }
@@ -366,6 +405,12 @@ impl World {
             };
             if until.is_some_and(|until| next > until) {
                 break;
+            }
+            // A wait for a canary is longer than a heartbeat, and nobody hangs in calm weather.
+            let beat = self.policy.heartbeat.map(|interval| self.now + interval / 2);
+            if let Some(beat) = beat.filter(|b| self.weather == Weather::Calm && *b < next) {
+                self.now = beat;
+                continue;
             }
             self.now = self.now.max(next);
             if world == Some(next) {
@@ -450,9 +495,11 @@ impl World {
             | Event::Pause
             | Event::Resume
             | Event::Reset(_)
+            | Event::Undo
             | Event::Stop
             | Event::Hurry
             | Event::Tick => {}
+            Event::Promote => self.promoted |= self.sup.refusal(&event).is_none(),
         }
         self.send(event);
     }
@@ -476,12 +523,17 @@ impl World {
     fn operate(&mut self) {
         let slot = Slot(u16::try_from(self.dice.below(8)).unwrap());
         let which = self.dice.one_in(2).then_some(slot);
-        let event = match self.dice.below(6) {
+        let event = match self.dice.below(8) {
             0 => Event::Restart(which),
             1 => Event::StopSlot(slot),
             2 => Event::StartSlot(slot),
             3 => Event::Pause,
             4 => Event::Resume,
+            5 => Event::Undo,
+            6 => {
+                self.promoted |= self.sup.refusal(&Event::Promote).is_none();
+                Event::Promote
+            }
             _ => Event::Reset(which),
         };
         self.send(event);
@@ -552,6 +604,7 @@ fn calm(seed: u64) {
         let generation = w.reload(bad);
         w.run(None);
         w.floor = 0;
+        let bad = bad || w.taken_back;
         if !bad {
             good = generation;
         }

@@ -96,6 +96,8 @@ pub enum Cause {
     Hung(Duration),
     /// It said that it is leaving, unasked.
     Leaving,
+    /// No worker failed: the operator took the rollout back.
+    TakenBack,
 }
 
 impl fmt::Display for Cause {
@@ -107,6 +109,7 @@ impl fmt::Display for Cause {
             Self::NotReady(time) => write!(f, "was not ready within {}", Human(*time)),
             Self::Hung(time) => write!(f, "gave no heartbeat for {}", Human(*time)),
             Self::Leaving => f.write_str("said that it is leaving"),
+            Self::TakenBack => f.write_str("the operator took it back"),
         }
     }
 }
@@ -179,6 +182,32 @@ pub enum Report {
         /// A reload that waited before and will not be done.
         instead_of: Option<Generation>,
     },
+    /// The first newcomer of a rollout has settled, and the rollout waits.
+    Canary {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+        /// How many of a hundred connections it gets.
+        percent: u8,
+        /// For how long, since it was ready; `None` if until the operator says so.
+        time: Option<Duration>,
+    },
+    /// The canary's wait is over, and the rollout goes on.
+    Promoted {
+        /// Which worker.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+        /// From which settings.
+        generation: Generation,
+        /// The operator said so; else its time is over.
+        asked: bool,
+        /// Since it was ready.
+        took: Duration,
+    },
     /// The rollout is done: every slot is served by the new generation.
     Reloaded {
         /// The generation that serves now.
@@ -194,8 +223,8 @@ pub enum Report {
         generation: Generation,
         /// The generation that serves again.
         to: Generation,
-        /// Where it failed.
-        slot: Slot,
+        /// Where it failed; nowhere when the operator took it back.
+        slot: Option<Slot>,
         /// Why.
         cause: Cause,
         /// Slots where the old generation would not start again; the new one goes on serving there.

@@ -68,6 +68,10 @@ pub enum Event {
     Resume,
     /// Forget the failures of one slot, or of all: what was given up starts again.
     Reset(Option<Slot>),
+    /// The canary has been watched for long enough: go on with the rollout.
+    Promote,
+    /// Undo the rollout under way, as if it had failed.
+    Undo,
     /// End all workers, then the primary.
     Stop,
     /// End what is left now: the operator asked a second time.

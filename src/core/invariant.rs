@@ -1,5 +1,6 @@
 //! What is always true after `reconcile`. Debug builds assert it at every event; the simulation lives on it.
 
+use super::canary::Canary;
 use super::worker::{State, Worker};
 use super::{Supervisor, Time};
 use std::collections::BTreeSet;
@@ -8,7 +9,10 @@ impl Supervisor {
     /// Returns the first invariant that does not hold, in words.
     #[must_use]
     pub fn broken_invariant(&self, now: Time) -> Option<String> {
-        self.broken_reference().or_else(|| self.newcomers()).or_else(|| self.wakeups(now))
+        self.broken_reference()
+            .or_else(|| self.newcomers())
+            .or_else(|| self.lone_canary())
+            .or_else(|| self.wakeups(now))
     }
 
     /// Whatever is named is there.
@@ -57,6 +61,27 @@ impl Supervisor {
             }
             _ => None,
         }
+    }
+
+    /// While a canary is watched nobody else comes, and the wait for it has a wake-up.
+    fn lone_canary(&self) -> Option<String> {
+        let rollout = self.rollout.as_ref().filter(|_| self.goal.stopping.is_none())?;
+        let canary = rollout.canary?;
+        if rollout.failure.is_some() {
+            return Some("a canary of a rollout that goes back".to_owned());
+        }
+        let mut newcomers = self.records.values().filter_map(|record| record.newcomer);
+        if let Some(id) = canary.worker()
+            && !(newcomers.next() == Some(id) && newcomers.next().is_none())
+        {
+            return Some(format!("canary {id} is not the only newcomer"));
+        }
+        let Canary::Waiting { until, .. } = canary else {
+            return None;
+        };
+        let is_late = |timeout: Time| until.is_some_and(|until| timeout > until);
+        let endless = self.poll_timeout().is_none_or(is_late);
+        endless.then(|| "a canary that is waited for for ever".to_owned())
     }
 
     /// Every wait has a wake-up.

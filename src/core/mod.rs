@@ -26,9 +26,13 @@
 //! | `Heartbeat` | – | lives on | – | – |
 //! | `MoreTime` | later deadline | – | later deadline | later deadline |
 //! | deadline | failed, stopping | settled, or hung: stopping | stopping | killed |
+//!
+//! A newcomer that has settled relieves its incumbent; the canary of a rollout waits before that, beside it, until its
+//! time is over or `Promote` comes (`canary.rs`). `Undo` is to a rollout what the failure of a newcomer is.
 
 mod action;
 mod backoff;
+mod canary;
 mod event;
 mod inherit;
 mod invariant;
@@ -49,7 +53,7 @@ pub use lanes::{Lane, Lanes, MAX_LANES, Turns};
 pub use operator::Refusal;
 pub use policy::Policy;
 pub use time::Time;
-pub use view::{Role, RolloutView, SlotView, Standing, View, WorkerView};
+pub use view::{CanaryView, Role, RolloutView, SlotView, Standing, View, WorkerView};
 pub use worker::{Generation, Slot, State, WorkerId};
 
 use backoff::{Backoff, Blame, Chance};
@@ -115,6 +119,11 @@ impl Record {
 
     fn is_empty(&self) -> bool {
         self.incumbent.is_none() && self.newcomer.is_none()
+    }
+
+    /// Nobody serves here or is about to. The canary does not count: it gets a small share, and may be taken back.
+    fn is_unfilled(&self, canary: Option<WorkerId>) -> bool {
+        self.incumbent.is_none() && self.newcomer.is_none_or(|id| canary == Some(id))
     }
 
     /// Nobody is to be started here just now, for the operator wants it so.
@@ -290,7 +299,8 @@ impl Supervisor {
         }
     }
 
-    /// A worker has lived long enough after it was ready. If it is a newcomer, it relieves the incumbent.
+    /// A worker has lived long enough after it was ready. If it is a newcomer, it relieves the incumbent, unless it is
+    /// the canary, for which that is decided elsewhere.
     fn prove(&mut self, id: WorkerId, now: Time) {
         let Some(worker) = self.roster.get_mut(&id) else {
             return;
@@ -298,12 +308,20 @@ impl Supervisor {
         if let State::Ready { settles, .. } = &mut worker.state {
             *settles = None;
         }
-        let (slot, generation) = (worker.slot, worker.generation);
-        let Some(record) = self.records.get_mut(&slot) else {
+        if self.watched() != Some(id) {
+            self.relieve(id, now);
+        }
+    }
+
+    /// If the worker is a newcomer, it takes the incumbent's place.
+    fn relieve(&mut self, id: WorkerId, now: Time) {
+        let Some(Worker { slot, generation, .. }) = self.roster.get(&id) else {
             return;
         };
-        if record.newcomer == Some(id) {
-            record.generation = generation;
+        if let Some(record) = self.records.get_mut(slot)
+            && record.newcomer == Some(id)
+        {
+            record.generation = *generation;
             record.newcomer = None;
             record.leaving = record.incumbent.replace(id);
             if let Some(old) = record.leaving {
@@ -316,8 +334,9 @@ impl Supervisor {
     fn fill(&mut self, now: Time) {
         for slot in (0..self.goal.slots).map(Slot) {
             let generation = self.generation_to_fill(slot);
+            let watched = self.watched();
             let record = self.records.entry(slot).or_insert_with(|| Record::new(generation));
-            let wanted = record.is_empty() && record.failed.is_none() && !record.rests();
+            let wanted = record.is_unfilled(watched) && record.failed.is_none() && !record.rests();
             if wanted && !self.goal.paused && self.may_start(slot, now) {
                 let id = self.spawn(slot, generation, now);
                 if let Some(record) = self.records.get_mut(&slot) {

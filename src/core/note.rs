@@ -36,6 +36,8 @@ impl Supervisor {
             Event::Pause => self.on_pause(now),
             Event::Resume => self.on_resume(),
             Event::Reset(slot) => self.on_reset(slot),
+            Event::Promote => self.on_promote(),
+            Event::Undo => self.roll_back(None, Cause::TakenBack),
             Event::Stop => self.stop(Outcome::Stopped),
             Event::Hurry => self.hurry(),
             Event::Tick => {}
@@ -144,6 +146,7 @@ impl Supervisor {
         let policy = &self.policies[&generation];
         let was_healthy = matches!(worker.state, State::Ready { since, .. }
             if now.since(since) >= policy.limit_within);
+        let watched = self.watched();
         let Some(record) = self.records.get_mut(&slot) else {
             return;
         };
@@ -171,14 +174,14 @@ impl Supervisor {
         } else if had_a_role && record.is_empty() && record.backoff.is_exhausted(policy, now) {
             record.failed = Some(cause.clone());
             Next::GiveUp { failures: record.backoff.counted(), within: policy.limit_within }
-        } else if record.newcomer.is_some() {
+        } else if record.newcomer.is_some() && !record.is_unfilled(watched) {
             Next::KeepIncumbent
         } else {
             Next::StartAgain(delay)
         };
         self.report(Report::Failed { worker: id, slot, generation, cause: cause.clone(), next });
         if back_to.is_some() {
-            self.roll_back(slot, cause);
+            self.roll_back(Some(slot), cause);
         }
     }
 }

@@ -29,6 +29,12 @@ pub enum Refusal {
     },
     /// Every other slot is stopped already.
     LastSlot,
+    /// No rollout is under way.
+    NotRolling,
+    /// The rollout under way goes back already.
+    RollingBack,
+    /// The rollout under way does not wait for a canary.
+    NoCanary,
     /// The slot is not stopped.
     NotStopped(Slot),
     /// The slot is stopped.
@@ -50,6 +56,9 @@ impl fmt::Display for Refusal {
                 write!(f, "there is no slot {slot}, the slots are 0 to {}", slots - 1)
             }
             Self::LastSlot => f.write_str("no other slot is served"),
+            Self::NotRolling => f.write_str("no reload is under way"),
+            Self::RollingBack => f.write_str("the reload is being rolled back already"),
+            Self::NoCanary => f.write_str("no canary waits"),
             Self::NotStopped(slot) => write!(f, "slot {slot} is not stopped"),
             Self::Stopped(slot) => write!(f, "slot {slot} is stopped"),
         }
@@ -62,6 +71,7 @@ impl Supervisor {
     pub fn refusal(&self, asked: &Event) -> Option<Refusal> {
         let slot = match asked {
             Event::Reload { .. } | Event::Scale(_) | Event::Pause | Event::Resume => None,
+            Event::Promote | Event::Undo => None,
             Event::Restart(slot) | Event::Reset(slot) => *slot,
             Event::StopSlot(slot) | Event::StartSlot(slot) => Some(*slot),
             Event::Ready { .. }
@@ -109,9 +119,20 @@ impl Supervisor {
                 let mut others = self.records.iter().filter(|(other, _)| *other != slot);
                 (!others.any(|(_, record)| serves(record))).then_some(Refusal::LastSlot)
             }
+            Event::Promote | Event::Undo => self.refusal_to_judge(asked),
             Event::StartSlot(slot) => (!is_stopped(*slot)).then_some(Refusal::NotStopped(*slot)),
             // Scaling and forgetting do no harm at any time; nothing else comes here.
             _ => None,
+        }
+    }
+
+    /// Why the rollout under way cannot be ended by the operator's word, well or not.
+    fn refusal_to_judge(&self, asked: &Event) -> Option<Refusal> {
+        match &self.rollout {
+            None => Some(Refusal::NotRolling),
+            Some(rollout) if rollout.failure.is_some() => Some(Refusal::RollingBack),
+            Some(_) if *asked == Event::Undo || self.waiting_canary().is_some() => None,
+            Some(_) => Some(Refusal::NoCanary),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What `STATUS=` says: the state of the whole in one line.
 
 use super::action::Human;
-use super::words::plural;
+use super::words::{plural, watch_time};
 use super::worker::{Slot, Worker};
 use super::{Outcome, Record, Supervisor};
 use std::fmt::Write as _;
@@ -83,16 +83,22 @@ impl Supervisor {
         let done = self.records.values().filter(|r| r.generation == self.goal.generation).count();
         let what = match &rollout.failure {
             None => format!("reload to generation {} {done}/{slots}", rollout.to),
-            Some((slot, cause)) => format!(
-                "rolling back to generation {} {done}/{slots} because the worker in slot {slot} {cause}",
-                rollout.from
-            ),
+            Some((slot, cause)) => {
+                let who = slot.map_or(String::new(), |slot| format!("the worker in slot {slot} "));
+                let to = rollout.from;
+                format!("rolling back to generation {to} {done}/{slots} because {who}{cause}")
+            }
         };
         Some(what + &self.step_status().unwrap_or_default())
     }
 
     /// What the rollout waits for.
     fn step_status(&self) -> Option<String> {
+        if let Some(id) = self.waiting_canary() {
+            let policy = self.canary_policy()?;
+            let (percent, until) = (policy.canary?, watch_time(policy.canary_time));
+            return Some(format!(": canary worker {id} gets {percent}% {until}"));
+        }
         let (slot, record) =
             self.records.iter().find(|(_, r)| r.newcomer.or(r.leaving).is_some())?;
         let policy = &self.policies[&self.goal.generation];

@@ -2,9 +2,11 @@
 //!
 //! In each slot: start the newcomer, wait for evidence, let it settle, withdraw the incumbent, and go on to the next
 //! slot when the incumbent is gone. Undoing is the same walk with the goal set back: slots that were relieved
-//! already are relieved again, with the settings of the generation before.
+//! already are relieved again, with the settings of the generation before. With a canary the walk pauses once, in the first
+//! slot: `canary.rs`.
 
 use super::action::{Cause, Report, Why};
+use super::canary::Canary;
 use super::policy::Policy;
 use super::time::Time;
 use super::worker::{Generation, Slot, Worker, WorkerId};
@@ -27,8 +29,11 @@ pub(super) struct Rollout {
     /// The number of slots before that, once it is applied.
     slots_before: Option<u16>,
     began: Time,
-    /// Where and why it failed; from then on it goes back.
-    pub(super) failure: Option<(Slot, Cause)>,
+    /// Where and why it failed, or nowhere when the operator took it back; from then on it goes back.
+    pub(super) failure: Option<(Option<Slot>, Cause)>,
+    /// The canary that it waits for, until it has gone on.
+    #[serde(default)]
+    pub(super) canary: Option<Canary>,
 }
 
 impl Rollout {
@@ -89,6 +94,7 @@ impl Supervisor {
             slots_before: None,
             began: now,
             failure: None,
+            canary: Canary::of(&self.policies[&generation]),
         });
         self.records.values_mut().for_each(|record| record.turn_to(generation));
         self.report(Report::Reloading { generation });
@@ -96,11 +102,12 @@ impl Supervisor {
     }
 
     /// Sets the goal back; the walk goes on from where it is, backwards.
-    pub(super) fn roll_back(&mut self, slot: Slot, cause: Cause) {
+    pub(super) fn roll_back(&mut self, slot: Option<Slot>, cause: Cause) {
         let Some(rollout) = &mut self.rollout else {
             return;
         };
         rollout.failure = Some((slot, cause));
+        rollout.canary = None;
         let from = rollout.from;
         self.goal.generation = from;
         if let Some(slots) = rollout.slots_before.take() {
@@ -115,16 +122,25 @@ impl Supervisor {
             return;
         }
         self.dismiss_superseded_newcomers(now);
+        if self.watch_canary(now) {
+            return;
+        }
         let surge = usize::from(self.policies[&self.goal.generation].surge.max(1));
         let mut busy = self.records.values().filter(|r| r.newcomer.or(r.leaving).is_some()).count();
         for slot in self.slots_to_relieve() {
-            if busy >= surge {
+            // Where nobody serves there is nothing to compare with: such a slot is relieved as ever.
+            let is_canary = self.wants_canary() && self.is_served(slot);
+            if busy >= surge || is_canary && busy > 0 {
                 return;
             }
             // The back-off is for the generation that fails; a new one has its chance at once.
             if self.is_rolling_forward() || self.may_start(slot, now) {
-                self.bring_newcomer(slot, now);
+                let newcomer = self.bring_newcomer(slot, now);
                 busy += 1;
+                if is_canary {
+                    self.set_canary(Some(Canary::OnItsWay(newcomer)));
+                    return;
+                }
             }
         }
     }
@@ -139,10 +155,14 @@ impl Supervisor {
                 self.records.get_mut(&slot),
             ) {
                 record.newcomer = None;
-                if record.incumbent.is_none() && self.roster[&id].is_ready() {
+                let starting = |id: &WorkerId| self.roster.get(id).is_some_and(Worker::is_starting);
+                let is_served = record.incumbent.is_some_and(|id| !starting(&id));
+                if !is_served && self.roster[&id].is_ready() {
                     // It alone serves here: it stays until it is relieved in its turn.
                     record.generation = self.roster[&id].generation;
-                    record.incumbent = Some(id);
+                    if let Some(old) = record.incumbent.replace(id) {
+                        self.dismiss(old, Why::Leave, now);
+                    }
                 } else {
                     record.leaving = Some(id);
                     self.dismiss(id, Why::Failed, now);
@@ -162,16 +182,20 @@ impl Supervisor {
         };
         let mut slots: Vec<Slot> =
             self.records.iter().filter(|(_, r)| due(r)).map(|(slot, _)| *slot).collect();
-        slots.sort_by_key(|slot| {
-            self.worker(self.records[slot].incumbent).is_some_and(Worker::is_ready)
-        });
+        slots.sort_by_key(|slot| self.is_served(*slot));
         slots
     }
 
-    fn bring_newcomer(&mut self, slot: Slot, now: Time) {
+    /// Whether the incumbent of a slot is ready.
+    fn is_served(&self, slot: Slot) -> bool {
+        let incumbent = self.records.get(&slot).and_then(|record| record.incumbent);
+        self.worker(incumbent).is_some_and(Worker::is_ready)
+    }
+
+    fn bring_newcomer(&mut self, slot: Slot, now: Time) -> WorkerId {
         let newcomer = self.spawn(slot, self.goal.generation, now);
         let Some(record) = self.records.get_mut(&slot) else {
-            return;
+            return newcomer;
         };
         record.newcomer = Some(newcomer);
         record.failed = None;
@@ -180,6 +204,7 @@ impl Supervisor {
         if let Some(old) = record.incumbent.take_if(|id| starting(id)) {
             self.dismiss(old, Why::Leave, now);
         }
+        newcomer
     }
 
     /// The generation to start in an empty slot: the one that it was last relieved with, or the goal's where that

@@ -1,7 +1,9 @@
 //! The state of the whole as data, for those who ask.
 
 use super::action::Cause;
+use super::canary::Canary;
 use super::event::Evidence;
+use super::rollout::Rollout;
 use super::time::Time;
 use super::worker::{Generation, Slot, State, WorkerId};
 use super::{Outcome, Record, Supervisor};
@@ -37,10 +39,23 @@ pub struct RolloutView {
     pub from: Generation,
     /// The new one.
     pub to: Generation,
-    /// Where and why it failed, when it goes back.
-    pub failure: Option<(Slot, Cause)>,
+    /// Where and why it failed, when it goes back; nowhere when the operator took it back.
+    pub failure: Option<(Option<Slot>, Cause)>,
     /// Slots that are where they should be.
     pub done: usize,
+    /// The canary that it waits for.
+    pub canary: Option<CanaryView>,
+}
+
+/// The canary of a rollout that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CanaryView {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// How many of a hundred connections it gets.
+    pub percent: u8,
+    /// When the rollout goes on; `None` if when the operator says so.
+    pub until: Option<Time>,
 }
 
 /// One slot.
@@ -117,6 +132,7 @@ impl Supervisor {
             to: rollout.to,
             failure: rollout.failure.clone(),
             done: self.records.values().filter(at_goal).count(),
+            canary: self.view_canary(rollout),
         });
         let in_slots: BTreeSet<WorkerId> =
             slots.iter().flat_map(|s| &s.workers).map(|w| w.id).collect();
@@ -131,6 +147,14 @@ impl Supervisor {
             ready: self.ready(),
             leaving: leaving.filter_map(|id| self.view_worker(*id, Role::Leaving)).collect(),
             slots,
+        }
+    }
+
+    fn view_canary(&self, rollout: &Rollout) -> Option<CanaryView> {
+        let percent = self.policies.get(&rollout.to)?.canary?;
+        match rollout.canary? {
+            Canary::Waiting { worker, until, .. } => Some(CanaryView { worker, percent, until }),
+            Canary::Wanted | Canary::OnItsWay(_) => None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! The words for what is worth telling. Scenario files pin them down, for they are what is read at 3 a.m.
 
-use super::action::{Human, Next, Outcome, Report};
+use super::action::{Cause, Human, Next, Outcome, Report};
 use super::worker::{Generation, Slot, WorkerId};
 use std::fmt;
+use std::time::Duration;
 
 /// Returns `1 failure`, `2 failures`.
 pub(super) fn plural(n: u32, word: &str) -> String {
@@ -15,6 +16,24 @@ struct Who(WorkerId, Slot, Generation);
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker {} (slot {}, generation {})", self.0, self.1, self.2)
+    }
+}
+
+/// Returns for how long a canary is watched, in words.
+pub(super) fn watch_time(time: Option<Duration>) -> String {
+    time.map_or("until 'dogwatch promote'".to_owned(), |time| format!("for {}", Human(time)))
+}
+
+/// Who undid a rollout, and why.
+fn write_blame(
+    f: &mut fmt::Formatter<'_>,
+    generation: Generation,
+    slot: Option<Slot>,
+    cause: &Cause,
+) -> fmt::Result {
+    match slot {
+        Some(slot) => write!(f, "the worker of generation {generation} in slot {slot} {cause}"),
+        None => write!(f, "{cause}"),
     }
 }
 
@@ -71,11 +90,9 @@ impl fmt::Display for Report {
             }
             Self::RolledBack { generation, to, slot, cause, kept, took } => {
                 let took = Human(*took);
-                write!(
-                    f,
-                    "reload failed: the worker of generation {generation} in slot {slot} {cause}; "
-                )?;
-                write!(f, "rolled back to generation {to} after {took}")?;
+                f.write_str("reload failed: ")?;
+                write_blame(f, *generation, *slot, cause)?;
+                write!(f, "; rolled back to generation {to} after {took}")?;
                 for slot in kept {
                     write!(
                         f,
@@ -83,6 +100,17 @@ impl fmt::Display for Report {
                     )?;
                 }
                 Ok(())
+            }
+            Self::Canary { worker, slot, generation, percent, time } => {
+                let (who, until) = (Who(*worker, *slot, *generation), watch_time(*time));
+                write!(f, "{who} is the canary: it gets {percent} of 100 connections {until}")
+            }
+            Self::Promoted { worker, slot, generation, asked, took } => {
+                let (who, took) = (Who(*worker, *slot, *generation), Human(*took));
+                match asked {
+                    true => write!(f, "{who} is promoted after {took}: the operator asked for it"),
+                    false => write!(f, "{who} has been the canary for {took}; the reload goes on"),
+                }
             }
             Self::Scaled { from, to } => write!(f, "scaled from {from} to {to} slots"),
             Self::Restarting { slot: None } => f.write_str("restarting every slot"),

@@ -4,7 +4,7 @@
 //! with the next one that goes through. The journald crate and libsystemd's `journal_send` block instead.
 
 use super::console::Console;
-use crate::core::{Next, Report, Slot};
+use crate::core::{Cause, Next, Report, Slot};
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::cell::{Cell, RefCell};
@@ -44,6 +44,8 @@ const RELOADING: &str = "ce50b992e39a429ab8366c8a41d09437";
 const QUEUED: &str = "f2168f7442c14b908c597d217132e64a";
 const RELOADED: &str = "7a50afeba35248cd8392b956b5ab0aef";
 const ROLLED_BACK: &str = "a4dc9feb2609463e9e30c15ddc368026";
+const CANARY: &str = "a63295068fc94a9cbf71370de1deca4e";
+const PROMOTED: &str = "f98d039481864cc4bb0a4c881365abb6";
 const SCALED: &str = "7e06bcc1cc3d43b692191f028dde073e";
 const STOPPING: &str = "74b3d2de1047417d92df1e9d569678ce";
 const RESTARTING: &str = "db9d259c92094141bde5b47275cc6c9f";
@@ -182,7 +184,16 @@ fn describe(report: &Report) -> (Level, &'static str, Vec<(&'static str, String)
         Report::Reloading { generation: g } => (Level::Notice, RELOADING, generation(g)),
         Report::Queued { generation: g, .. } => (Level::Notice, QUEUED, generation(g)),
         Report::Reloaded { generation: g, .. } => (Level::Notice, RELOADED, generation(g)),
+        Report::RolledBack { generation: g, cause: Cause::TakenBack, .. } => {
+            (Level::Notice, ROLLED_BACK, generation(g))
+        }
         Report::RolledBack { generation: g, .. } => (Level::Error, ROLLED_BACK, generation(g)),
+        Report::Canary { worker: w, slot, generation, .. } => {
+            (Level::Notice, CANARY, worker(w, slot, generation))
+        }
+        Report::Promoted { worker: w, slot, generation, .. } => {
+            (Level::Notice, PROMOTED, worker(w, slot, generation))
+        }
         Report::Scaled { .. } => (Level::Notice, SCALED, vec![]),
         Report::Restarting { slot } => (Level::Notice, RESTARTING, maybe(slot)),
         Report::SlotStopped { slot } => (Level::Notice, SLOT_STOPPED, maybe(&Some(*slot))),

@@ -54,6 +54,7 @@ pub(super) fn app(slots: u16) -> App {
         generation: 1,
         queued_generation: None,
         slots_done: None,
+        canary: None,
         ready_slots: usize::from(slots),
         up_ms: 61_000,
         slots: (0..slots).map(slot).collect(),

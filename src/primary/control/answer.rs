@@ -8,8 +8,8 @@ use crate::config::values::LogMode;
 use crate::config::{Difference, Error as Invalid};
 use crate::core::{self, Event, Refusal, Scale, Standing, State, View, WorkerView};
 use crate::protocol::control::{
-    self, App, AppState, Call, Change, Error, Exit, Failure, Generation, Listed, Role, Setting,
-    Shown, SlotState, Worker, WorkerState,
+    self, App, AppState, Call, Canary, Change, Error, Exit, Failure, Generation, Listed, Role,
+    Setting, Shown, SlotState, Worker, WorkerState,
 };
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -56,6 +56,8 @@ impl Primary {
             Call::Kill(kill) => self.kill(&kill),
             Call::Pause => self.ask(Event::Pause),
             Call::Resume => self.ask(Event::Resume),
+            Call::Promote => self.ask(Event::Promote),
+            Call::Rollback => self.ask(Event::Undo),
             Call::Reset(which) => self.ask(Event::Reset(which.slot.map(core::Slot))),
             Call::Subscribe(what) => {
                 let messages = (what.messages == Some(true)).then(|| self.follow_messages());
@@ -262,6 +264,11 @@ impl Primary {
             generation: view.generation.0,
             queued_generation: view.queued.map(|generation| generation.0),
             slots_done: view.rollout.as_ref().map(|rollout| rollout.done),
+            canary: view.rollout.and_then(|rollout| rollout.canary).map(|canary| Canary {
+                worker: canary.worker.0,
+                percent: canary.percent,
+                remaining_ms: canary.until.map(|until| ms(until.since(now))),
+            }),
             ready_slots: view.ready,
             up_ms: ms(now.since(self.began)),
             slots: view.slots.iter().filter(wanted).map(|slot| self.slot(slot, now)).collect(),
@@ -361,6 +368,9 @@ pub(in super::super) fn refused(refusal: Refusal) -> Error {
         | Refusal::NotPaused
         | Refusal::Starting
         | Refusal::NoSuchSlot { .. }
+        | Refusal::NotRolling
+        | Refusal::RollingBack
+        | Refusal::NoCanary
         | Refusal::NotStopped(_) => None,
     };
     Error::Refused { reason: refusal.to_string(), hint: hint.map(str::to_owned) }

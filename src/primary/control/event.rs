@@ -145,7 +145,13 @@ fn describe(report: &Report) -> Described {
         Report::Queued { generation, .. } => ("queued", None, None, Some(*generation)),
         Report::Reloaded { generation, .. } => ("reloaded", None, None, Some(*generation)),
         Report::RolledBack { generation, slot, .. } => {
-            ("rolled_back", Some(*slot), None, Some(*generation))
+            ("rolled_back", *slot, None, Some(*generation))
+        }
+        Report::Canary { worker, slot, generation, .. } => {
+            ("canary", Some(*slot), Some(*worker), Some(*generation))
+        }
+        Report::Promoted { worker, slot, generation, .. } => {
+            ("promoted", Some(*slot), Some(*worker), Some(*generation))
         }
         Report::Scaled { .. } => ("scaled", None, None, None),
         Report::Restarting { slot } => ("restarting", *slot, None, None),

@@ -104,6 +104,8 @@ impl Manager {
             | Report::Gone { .. }
             | Report::Killed { .. }
             | Report::Queued { .. }
+            | Report::Canary { .. }
+            | Report::Promoted { .. }
             | Report::Scaled { .. }
             | Report::Restarting { .. }
             | Report::SlotStopped { .. }

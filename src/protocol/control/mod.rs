@@ -7,8 +7,8 @@
 mod values;
 
 pub use values::{
-    App, AppState, Change, Channel, Event, Exit, Failure, Generation, Line, Listener, Primary,
-    Role, Setting, Slot, SlotState, Worker, WorkerState,
+    App, AppState, Canary, Change, Channel, Event, Exit, Failure, Generation, Line, Listener,
+    Primary, Role, Setting, Slot, SlotState, Worker, WorkerState,
 };
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,10 @@ pub enum Call {
     Resume,
     /// Forget failures.
     Reset(MaybeSlot),
+    /// Go on with a rollout that waits for its canary.
+    Promote,
+    /// Undo the rollout under way.
+    Rollback,
     /// Execute the program that is installed now.
     Upgrade,
     /// Would a reload be accepted?
@@ -391,6 +395,8 @@ pub fn parse(message: Message) -> Result<Call, Error> {
         (INTERFACE, "Pause") => none(&parameters, Call::Pause),
         (INTERFACE, "Resume") => none(&parameters, Call::Resume),
         (INTERFACE, "Reset") => some(parameters, &["slot"]).map(Call::Reset),
+        (INTERFACE, "Promote") => none(&parameters, Call::Promote),
+        (INTERFACE, "Rollback") => none(&parameters, Call::Rollback),
         (INTERFACE, "Upgrade") => none(&parameters, Call::Upgrade),
         (INTERFACE, "Check") => none(&parameters, Call::Check),
         (INTERFACE, "Subscribe") => some(parameters, &["messages"]).map(Call::Subscribe),
@@ -451,6 +457,8 @@ impl Call {
             | Self::Pause
             | Self::Resume
             | Self::Reset(_)
+            | Self::Promote
+            | Self::Rollback
             | Self::Upgrade => false,
         }
     }
@@ -476,6 +484,8 @@ impl Call {
             Self::Pause => (own("Pause"), None),
             Self::Resume => (own("Resume"), None),
             Self::Reset(p) => (own("Reset"), object(p)),
+            Self::Promote => (own("Promote"), None),
+            Self::Rollback => (own("Rollback"), None),
             Self::Upgrade => (own("Upgrade"), None),
             Self::Check => (own("Check"), None),
             Self::Subscribe(p) => (own("Subscribe"), object(p)),
@@ -519,6 +529,8 @@ mod tests {
             Call::Pause,
             Call::Resume,
             Call::Reset(MaybeSlot { slot }),
+            Call::Promote,
+            Call::Rollback,
             Call::Check,
             Call::Subscribe(Subscribe { messages: Some(true) }),
             Call::Send(Send { slot, message: serde_json::json!(["any", 1, null]) }),

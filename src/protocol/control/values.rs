@@ -134,6 +134,9 @@ pub struct App {
     /// Slots that are where the rollout under way wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots_done: Option<usize>,
+    /// The canary that the rollout under way waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Slots that are served.
     pub ready_slots: usize,
     /// How long the primary has been running.
@@ -142,6 +145,19 @@ pub struct App {
     pub slots: Vec<Slot>,
     /// Workers without a slot.
     pub leaving: Vec<Worker>,
+}
+
+/// The canary of a rollout, while that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Which worker.
+    pub worker: u64,
+    /// How many of a hundred connections it gets.
+    pub percent: u8,
+    /// When the rollout goes on, if it does so by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ms: Option<u64>,
 }
 
 /// One slot.
