@@ -106,6 +106,49 @@ fn each_verb_does_its_work_and_says_so() {
 }
 
 #[test]
+fn a_canary_waits_until_the_operator_promotes_it_or_takes_it_back() {
+    let primary = app(&["--balance", "steered", "--canary", "5"]);
+    let begin = || {
+        let mut reload = Command::new(dogwatch());
+        reload.args(["reload", "app"]).env("RUNTIME_DIRECTORY", primary.folder.path());
+        let mut reload = reload.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(reload.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let waits = told.find(|line| line.contains("is the canary")).unwrap();
+        (reload, told, waits)
+    };
+    let (reload, mut told, waits) = begin();
+    assert_eq!(
+        waits,
+        "worker 3 (slot 0, generation 2) is the canary: it gets 5 of 100 connections until 'dogwatch promote'"
+    );
+    let show = ok(&primary, &["show", "app"]);
+    assert!(
+        show.starts_with(
+            "app: reload to generation 2 0/2: canary worker 3 gets 5% until 'dogwatch promote'\n"
+        ),
+        "{show}"
+    );
+    assert!(show.contains("canary: worker 3 gets 5 of 100 connections until 'dogwatch promote app' or 'dogwatch rollback app'\n"), "{show}");
+    json("list", &ok(&primary, &["list", "--json"]));
+    let said = ok(&primary, &["promote", "app"]);
+    assert_eq!(said, "the canary of 'app' is promoted, the reload goes on\n");
+    assert!(told.any(|line| line.starts_with("reload done: generation 2")));
+    assert!(reload.wait_with_output().unwrap().status.success());
+    let (reload, _told, _) = begin();
+    let said = ok(&primary, &["rollback", "app"]);
+    assert!(
+        said.contains("reload failed: the operator took it back; rolled back to gen"),
+        "{said}"
+    );
+    let output = reload.wait_with_output().unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    assert!(why.starts_with("dogwatch: cannot reload 'app': the operator took it back; "), "{why}");
+    assert!(primary.get("/").contains("generation 2,"));
+    primary.stop();
+}
+
+#[test]
 fn json_is_what_the_schema_promises() {
     let primary = app(&[]);
     let control = primary.path("control");
@@ -214,6 +257,8 @@ fn what_cannot_be_done_is_said_with_the_right_exit_code() {
             vec!["scale", "app", "many"],
             "'many' is no number of slots, expected one like '4', '+2' or '-1'",
         ),
+        (1, vec!["promote", "app"], "cannot promote the canary of 'app': no reload is under way\n"),
+        (1, vec!["rollback", "app"], "cannot roll back 'app': no reload is under way\n"),
         (2, vec!["scale", "app/1", "2"], "expected an app without a slot"),
         (2, vec!["stop", "app"], "expected a slot, as in 'app/0'"),
         (2, vec!["kill", "-s", "NOPE", "app"], "'NOPE' is no signal"),

@@ -1,4 +1,5 @@
-//! The verbs that change something and have their effect soon: restart, start, stop, scale, pause, resume, reset, kill.
+//! The verbs that change something and have their effect soon: restart, start, stop, scale, pause, resume, promote,
+//! rollback, reset, kill.
 //! Each waits until what was asked is so, unless it is told not to.
 
 use super::apps;
@@ -26,6 +27,8 @@ enum Until {
     Paused,
     /// The slots that are new are served, those that are too many are empty.
     Slots { from: u16, to: u16 },
+    /// The rollout is undone.
+    RolledBack,
 }
 
 /// How things stand with what is waited for.
@@ -49,6 +52,8 @@ impl Until {
         let is_in = |slot: u16| workers(app).any(|worker| worker.slot == slot);
         let one = |slot: u16| app.slots.iter().find(|s| s.slot == slot);
         match self {
+            Self::RolledBack if app.state == AppState::RollingBack => Verdict::NotYet,
+            Self::RolledBack => Verdict::Yes,
             Self::Paused if app.state != AppState::Paused => never("it was resumed meanwhile"),
             Self::Paused if workers(app).next().is_none() => Verdict::Yes,
             Self::Paused => Verdict::NotYet,
@@ -89,7 +94,7 @@ impl Until {
                     && slot.is_none_or(|slot| event.slot == Some(slot))
             }
             Self::Slots { from, .. } => failed && event.slot.is_some_and(|slot| slot >= from),
-            Self::Empty(_) | Self::Paused => false,
+            Self::Empty(_) | Self::Paused | Self::RolledBack => false,
         }
     }
 }
@@ -177,6 +182,18 @@ pub(super) fn scale(target: &Target, scale: Scale, how: How<'_>) -> Result<ExitC
         from: scaled.from,
         to: scaled.to,
     })
+}
+
+/// Undoes the rollout under way.
+pub(super) fn rollback(target: &Target, how: How<'_>) -> Result<ExitCode, Trouble> {
+    change::<Nothing>(target, how, &Call::Rollback, "roll back", |_, _| Until::RolledBack)
+}
+
+/// Ends the wait for a canary. How the rollout ends is what `reload` tells.
+pub(super) fn promote(app: &str, control: Option<&Path>) -> Result<ExitCode, Trouble> {
+    apps::find(app, control)?.ask::<Nothing>(&Call::Promote, "promote the canary of")?;
+    say(&format!("the canary of '{app}' is promoted, the reload goes on"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Forgets failures.

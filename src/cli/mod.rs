@@ -99,6 +99,20 @@ enum Verb {
     Logs(logs::LogsArguments),
     /// Read everything again and relieve all workers, one at a time; the exit code is the verdict
     Reload(ReloadArguments),
+    /// Go on with a reload that waits for its canary
+    Promote {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+    },
+    /// Undo the reload under way: every slot goes back to the generation before
+    Rollback {
+        /// The app
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
+        app: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Stop, then start all slots or one, with the settings in force
     Restart {
         /// The app, or one slot of it
@@ -319,6 +333,8 @@ pub fn main() -> ExitCode {
         Verb::Send(arguments) => send::send(&arguments, control),
         Verb::Logs(arguments) => logs::logs(&arguments, control),
         Verb::Reload(arguments) => reload::reload(&arguments, control),
+        Verb::Promote { app } => change::promote(&app, control),
+        Verb::Rollback { app, wait } => change::rollback(&whole(app), how(wait)),
         Verb::Restart { target, wait } => change::restart(&target, how(wait)),
         Verb::Stop { target, wait } => change::stop(&target, how(wait)),
         Verb::Start { target, wait } => change::start(&target, how(wait)),

@@ -7,7 +7,7 @@ use super::text;
 use super::trouble::{Trouble, printable};
 use super::usage::Processes;
 use crate::protocol::control::{
-    Call, Channel, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
+    Call, Canary, Channel, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -102,6 +102,9 @@ fn describe_app(text: &mut String, all: &Everything) {
     if let Some(queued) = app.queued_generation {
         row(text, "queued", format_args!("a reload to generation {queued}"));
     }
+    if let Some(canary) = &app.canary {
+        row(text, "canary", describe_canary(canary, &primary.name));
+    }
     for generation in &all.generations {
         let serving = if generation.generation == app.generation {
             ""
@@ -122,6 +125,15 @@ fn describe_app(text: &mut String, all: &Everything) {
     for Setting { key, value } in &all.settings {
         let _ = writeln!(text, "  {key:<width$}  {}", printable(value));
     }
+}
+
+fn describe_canary(canary: &Canary, app: &str) -> String {
+    let Canary { worker, percent, remaining_ms } = canary;
+    let until = match remaining_ms {
+        Some(ms) => format!("for {} more", text::time(*ms)),
+        None => format!("until 'dogwatch promote {app}' or 'dogwatch rollback {app}'"),
+    };
+    format!("worker {worker} gets {percent} of 100 connections {until}")
 }
 
 fn describe_slot(text: &mut String, slot: &Slot, app: &Measured) {
