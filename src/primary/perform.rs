@@ -152,7 +152,8 @@ impl Primary {
     fn set_table(&mut self) {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         if let Balance::Steered(steer) = launch.settings.balance {
-            self.balance.set(Wish { steer, slots: self.core.slots(), canary: None });
+            let (slots, canary) = (self.core.slots(), self.core.canary());
+            self.balance.set(Wish { steer, slots, canary });
         }
     }
 
