@@ -22,6 +22,7 @@ pub(super) enum Register {
 /// How wide an access to memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
+    U8 = 0x10,
     U32 = 0x00,
     U64 = 0x18,
 }

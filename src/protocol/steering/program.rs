@@ -8,7 +8,10 @@ use super::assembler::{Assembler, Do, If, Label, Map, Register, Width};
 use super::{CONNECTIONS, ENTRIES, MAX_ENTRIES, MODE, Pick, TABLE, TAKEN, TURN, UNSTEERED};
 
 /// Fields of struct `sk_reuseport_md`.
+const MD_DATA: i16 = 0;
+const MD_DATA_END: i16 = 8;
 const MD_PROTOCOL: i16 = 20;
+const MD_IP_PROTOCOL: i16 = 24;
 const MD_HASH: i16 = 32;
 const MD_MIGRATING: i16 = 48;
 /// Fields of struct `bpf_sock`: its family, and the addresses of its other side.
@@ -28,6 +31,10 @@ const SK_PASS: i32 = 1;
 /// `ETH_P_IP` and `ETH_P_IPV6` in network order.
 const IPV4: i32 = 0x0800_u16.to_be() as i32;
 const IPV6: i32 = 0x86dd_u16.to_be() as i32;
+/// `IPPROTO_TCP`; where the flags stand in its header, and the one that opens a connection.
+const TCP: i32 = 6;
+const FLAGS: i16 = 13;
+const SYN: i32 = 2;
 /// `AF_INET`.
 const AF_INET: i32 = 2;
 /// Where the client's address stands in both IP headers, and its length in bytes.
@@ -73,6 +80,17 @@ pub fn program(sockets: i32, control: i32) -> Vec<u64> {
     lane_of_entry(asm, CHOSEN, R1);
     asm.place(labels.select);
     select(asm, &labels, sockets);
+    count(asm);
+    asm.place(labels.done);
+    asm.copy(R0, SK_PASS);
+    asm.exit();
+
+    asm.place(labels.late);
+    asm.load(Width::U32, R1, CONTEXT, MD_HASH);
+    asm.alu(Do::Modulo, R1, COUNT);
+    lane_of_entry(asm, CHOSEN, R1);
+    select(asm, &labels, sockets);
+    asm.go(labels.done);
 
     asm.place(labels.unsteered);
     asm.copy(R1, 1);
@@ -92,8 +110,11 @@ struct Labels {
     entry: Label,
     /// CHOSEN is the lane.
     select: Label,
+    /// No connection begins.
+    late: Label,
     /// The kernel's hash is to decide.
     unsteered: Label,
+    done: Label,
 }
 
 impl Labels {
@@ -105,7 +126,9 @@ impl Labels {
             turn: asm.label(),
             entry: asm.label(),
             select: asm.label(),
+            late: asm.label(),
             unsteered: asm.label(),
+            done: asm.label(),
         }
     }
 }
@@ -118,11 +141,30 @@ fn start(asm: &mut Assembler, to: &Labels, control: i32) {
     asm.jump(If::Equal, COUNT, 0, to.unsteered);
     asm.jump(If::Greater, COUNT, MAX_ENTRIES.cast_signed(), to.unsteered);
     asm.load(Width::U32, R1, CONTROL, at(MODE));
-    asm.jump(If::Equal, R1, Pick::RoundRobin as i32, to.turn);
     asm.jump(If::Equal, R1, Pick::ClientIp as i32, to.client);
-    asm.jump(If::Equal, R1, Pick::LeastConnections as i32, to.least);
     asm.jump(If::Equal, R1, Pick::Flow as i32, to.flow);
+    sort_out_late(asm, to);
+    asm.jump(If::Equal, R1, Pick::RoundRobin as i32, to.turn);
+    asm.jump(If::Equal, R1, Pick::LeastConnections as i32, to.least);
     asm.go(to.unsteered);
+}
+
+/// A segment that opens no connection and belongs to none is the last of one that is closed, which will be answered with a
+/// reset, or the end of a handshake by SYN cookie, which may be at any lane. Neither is anybody's turn. What moves from one
+/// lane to another comes without a segment.
+fn sort_out_late(asm: &mut Assembler, to: &Labels) {
+    let opens = asm.label();
+    asm.load(Width::U32, R2, CONTEXT, MD_IP_PROTOCOL);
+    asm.jump(If::NotEqual, R2, TCP, opens);
+    asm.load(Width::U64, R2, CONTEXT, MD_DATA);
+    asm.load(Width::U64, R3, CONTEXT, MD_DATA_END);
+    asm.copy(R4, R2);
+    asm.alu(Do::Add, R4, i32::from(FLAGS) + 1);
+    asm.jump(If::Greater, R4, R3, opens);
+    asm.load(Width::U8, R2, R2, FLAGS);
+    asm.alu(Do::And, R2, SYN);
+    asm.jump(If::Equal, R2, 0, to.late);
+    asm.place(opens);
 }
 
 /// The address is taken as one of IPv6 in any case, `::ffff:a.b.c.d` for IPv4, so that there is one hash for all of them.
@@ -235,7 +277,7 @@ fn connections_of(asm: &mut Assembler, number: Register, lane: Register) {
     asm.load(Width::U32, number, R3, at(CONNECTIONS));
 }
 
-/// Gives the connection to the socket of lane CHOSEN and counts it.
+/// Gives the connection to the socket of lane CHOSEN.
 fn select(asm: &mut Assembler, to: &Labels, sockets: i32) {
     asm.store(Width::U32, Frame, LANE, CHOSEN);
     // R0 = sk_select_reuseport(context, sockets, &lane, 0): no socket there, or one of another group, is an error
@@ -246,7 +288,10 @@ fn select(asm: &mut Assembler, to: &Labels, sockets: i32) {
     asm.copy(R4, 0);
     asm.call(SK_SELECT_REUSEPORT);
     asm.jump(If::NotEqual, R0, 0, to.unsteered);
+}
 
+/// Counts a connection of lane CHOSEN.
+fn count(asm: &mut Assembler) {
     asm.copy(R1, 1);
     for (width, shift, place) in [(Width::U32, 2, CONNECTIONS), (Width::U64, 3, TAKEN)] {
         asm.copy(R2, CHOSEN);
@@ -255,8 +300,6 @@ fn select(asm: &mut Assembler, to: &Labels, sockets: i32) {
         asm.alu(Do::Add, R3, R2);
         asm.count(width, R3, at(place), R1);
     }
-    asm.copy(R0, SK_PASS);
-    asm.exit();
 }
 
 /// An offset in the control block, which is smaller than that.
@@ -273,7 +316,7 @@ mod tests {
         let words = program(40, 50);
         let map = |word: &&u64| word.to_ne_bytes()[0] == 0x18 && word.to_ne_bytes()[1] >> 4 != 0;
         let fds: Vec<u64> = words.iter().filter(map).map(|word| word >> 32).collect();
-        assert_eq!(fds, [50, 40]);
+        assert_eq!(fds, [50, 40, 40]);
         for (number, word) in words.iter().enumerate() {
             let [code, _, a, b, ..] = word.to_ne_bytes();
             let is_jump = code & 0x07 == 0x05 && code != 0x85 && code != 0x95;
