@@ -7,7 +7,8 @@ use super::text;
 use super::trouble::{Trouble, printable};
 use super::usage::Processes;
 use crate::protocol::control::{
-    Call, Canary, Channel, Failure, Generation, MaybeSlot, Setting, Shown, Slot, Worker,
+    Balance, Call, Canary, Channel, Failure, Generation, Lane, MaybeSlot, Setting, Shown, Slot,
+    Worker,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -94,6 +95,7 @@ fn describe_app(text: &mut String, all: &Everything) {
     for listener in &primary.listeners {
         row(text, "listener", format_args!("'{}' {}", listener.name, listener.address));
     }
+    app.balance.iter().for_each(|balance| row(text, "balance", describe_balance(balance)));
     row(
         text,
         "output",
@@ -136,6 +138,23 @@ fn describe_canary(canary: &Canary, app: &str) -> String {
     format!("worker {worker} gets {percent} of 100 connections {until}")
 }
 
+fn describe_balance(balance: &Balance) -> String {
+    let mut line = balance.in_force.clone();
+    if let Some(lanes) = balance.lanes {
+        let _ = write!(line, ", {lanes} lanes");
+    }
+    if let Some(unsteered) = balance.unsteered.filter(|count| *count > 0) {
+        let _ = write!(line, ", {unsteered} connections found none");
+    }
+    if balance.in_force != balance.asked {
+        let _ = write!(line, "; '{}' was asked for", balance.asked);
+    }
+    if let Some(why) = &balance.why {
+        let _ = write!(line, ": {why}");
+    }
+    line
+}
+
 fn describe_slot(text: &mut String, slot: &Slot, app: &Measured) {
     let _ = writeln!(
         text,
@@ -150,6 +169,7 @@ fn describe_slot(text: &mut String, slot: &Slot, app: &Measured) {
         (restarts, failures) => format!("{restarts}, after {failures} failures in a row"),
     };
     row(text, "restarts", restarts);
+    slot.given.iter().for_each(|given| row(text, "was given", format_args!("{given} connections")));
     slot.retry_in_ms.iter().for_each(|ms| row(text, "tried again in", text::time(*ms)));
     slot.reason
         .iter()
@@ -190,6 +210,10 @@ fn describe_worker(text: &mut String, worker: &Worker, app: &Measured) {
         row(text, "ready", format_args!("after {}: {because}", text::time(ms)));
     }
     worker.status.iter().for_each(|status| row(text, "says", printable(status)));
+    if let Some(Lane { number, waiting, given }) = worker.lane {
+        let given = given.map_or(String::new(), |given| format!(", {given} given"));
+        row(text, "lane", format_args!("{number}, {waiting} connections wait{given}"));
+    }
     if let Some(channel) = &worker.channel {
         row(text, "channel", describe_channel(channel));
     }

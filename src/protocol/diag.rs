@@ -268,6 +268,8 @@ mod tests {
     fn answer(inode: u32, info: &[u8]) -> Vec<u8> {
         let mut message = vec![0; HEADER + MESSAGE];
         message[HEADER..HEADER + 2].copy_from_slice(&[Family::V4 as u8, 8]);
+        message[HEADER + OWN_PORT..][..2].copy_from_slice(&80u16.to_be_bytes());
+        message[HEADER + OWN..][..4].copy_from_slice(&[127, 0, 0, 1]);
         message[HEADER + PEER_PORT..][..2].copy_from_slice(&4711u16.to_be_bytes());
         message[HEADER + PEER..][..4].copy_from_slice(&[127, 0, 0, 9]);
         message[HEADER + RECEIVE_QUEUE..][..4].copy_from_slice(&3u32.to_ne_bytes());
@@ -310,6 +312,7 @@ mod tests {
         let first = Connection {
             inode: 7,
             state: State::CloseWait,
+            own: SocketAddr::from(([127, 0, 0, 1], 80)),
             peer: SocketAddr::from(([127, 0, 0, 9], 4711)),
             unread: 3,
             unconfirmed: 5,

@@ -18,6 +18,7 @@ pub(super) fn worker(number: u64, slot: u16, role: Role, state: WorkerState) -> 
         ready_after_ms: Some(120),
         ready_because: Some("it waits on its socket".to_owned()),
         channel: None,
+        lane: None,
         status: None,
     }
 }
@@ -32,6 +33,7 @@ pub(super) fn app(slots: u16) -> App {
         failures: 0,
         retry_in_ms: None,
         reason: None,
+        given: None,
         last_exit: None,
         workers: vec![worker(u64::from(slot) + 1, slot, Role::Incumbent, WorkerState::Ready)],
     };
@@ -55,6 +57,7 @@ pub(super) fn app(slots: u16) -> App {
         queued_generation: None,
         slots_done: None,
         canary: None,
+        balance: None,
         ready_slots: usize::from(slots),
         up_ms: 61_000,
         slots: (0..slots).map(slot).collect(),

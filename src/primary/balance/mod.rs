@@ -18,8 +18,9 @@ mod rescue;
 pub(super) use begin::{Beginning, Said, begin};
 
 use super::carry::crash;
-use crate::config::values::Steer;
+use crate::config::values::{Balance as Asked, Steer};
 use crate::core::{Lane, Lanes, Slot, Turns, WorkerId};
+use crate::protocol::control;
 use crate::sys::bpf::Maps;
 use group::Group;
 use serde::{Deserialize, Serialize};
@@ -46,17 +47,7 @@ pub(super) struct Memory {
     before: BTreeMap<WorkerId, u64>,
     /// What workers of a slot were given that are gone.
     #[serde(default)]
-    taken: BTreeMap<Slot, u64>,
-}
-
-/// What is told of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) lane: Lane,
-    /// How many connections wait for it.
-    pub(super) queue: u32,
-    /// How many it was given, where that is counted.
-    pub(super) taken: Option<u64>,
+    given: BTreeMap<Slot, u64>,
 }
 
 /// All of it.
@@ -207,41 +198,45 @@ impl Balance {
         }
     }
 
-    /// Returns what is told of a worker.
-    pub(super) fn tell(&self, worker: WorkerId) -> Option<Told> {
+    /// Returns what is told of a worker's lane.
+    pub(super) fn tell(&self, worker: WorkerId) -> Option<control::Lane> {
         self.ask(|steering| {
             let lane = steering.memory.lanes.lane(worker)?;
-            let before = steering.memory.before.get(&worker).copied().unwrap_or(0);
-            let taken = steering.taken(lane).map(|all| all.saturating_sub(before));
-            Some(Told { lane, queue: steering.queue(lane), taken })
+            let (waiting, given) = (steering.queue(lane), steering.given_to(worker));
+            Some(control::Lane { number: lane.0, waiting, given })
         })
         .flatten()
+    }
+
+    /// Returns what is told of the whole, where this was asked for.
+    pub(super) fn describe(&self, asked: Asked) -> control::Balance {
+        let told = self.ask(Steering::in_force);
+        let (why, asked_for) = (self.why.clone(), asked.to_string());
+        let Some((in_force, lanes, unsteered)) = told else {
+            let is_steered = matches!(asked, Asked::Steered(_));
+            let in_force = if is_steered { Asked::Shared } else { asked }.to_string();
+            return control::Balance {
+                asked: asked_for,
+                in_force,
+                why,
+                lanes: None,
+                unsteered: None,
+            };
+        };
+        control::Balance { asked: asked_for, in_force, why, lanes: Some(lanes), unsteered }
     }
 
     /// Returns how many connections a slot was given, by all its workers.
-    pub(super) fn taken(&self, slot: Slot) -> Option<u64> {
+    pub(super) fn given_to(&self, slot: Slot) -> Option<u64> {
         self.ask(|steering| {
-            let gone = steering.memory.taken.get(&slot).copied().unwrap_or(0);
-            let Memory { lanes, before, .. } = &steering.memory;
-            let here =
-                lanes.workers().into_iter().filter(|worker| lanes.slot(*worker) == Some(slot));
-            let now = here.filter_map(|worker| {
-                let all = steering.taken(lanes.lane(worker)?)?;
-                Some(all.saturating_sub(before.get(&worker).copied().unwrap_or(0)))
-            });
-            let has_program = steering.groups.iter().any(Group::has_program);
-            has_program.then(|| gone + now.sum::<u64>())
+            let gone = steering.memory.given.get(&slot).copied().unwrap_or(0);
+            let lanes = &steering.memory.lanes;
+            let here = lanes.workers().into_iter().filter(|id| lanes.slot(*id) == Some(slot));
+            let now: u64 = here.filter_map(|worker| steering.given_to(worker)).sum();
+            let is_counted = steering.groups.iter().any(Group::has_program);
+            is_counted.then_some(gone + now)
         })
         .flatten()
-    }
-
-    /// Returns how many lanes there are, and how many connections were not steered, where that is counted.
-    pub(super) fn sums(&self) -> Option<(u16, Option<u64>)> {
-        self.ask(|steering| {
-            let unsteered = steering.groups.iter().filter_map(Group::unsteered);
-            let has_program = steering.groups.iter().any(Group::has_program);
-            (steering.memory.lanes.count(), has_program.then(|| unsteered.sum()))
-        })
     }
 
     /// Returns what the next primary is to know.
@@ -262,6 +257,25 @@ impl Steering {
         self.groups.iter().any(Group::has_program).then(|| each.sum())
     }
 
+    /// The policy in force, how many lanes there are, and how many connections found none in the table.
+    fn in_force(&self) -> (String, u16, Option<u64>) {
+        let has_program = self.groups.iter().all(Group::has_program);
+        let policy = match self.wish.steer {
+            Steer::RoundRobin | Steer::LeastConnections if !has_program => "steered:random".into(),
+            Steer::RoundRobin | Steer::ClientIp | Steer::LeastConnections => {
+                Asked::Steered(self.wish.steer).to_string()
+            }
+        };
+        let unsteered = self.groups.iter().filter_map(Group::unsteered).sum();
+        (policy, self.memory.lanes.count(), has_program.then_some(unsteered))
+    }
+
+    /// How many connections a worker was given.
+    fn given_to(&self, worker: WorkerId) -> Option<u64> {
+        let before = self.memory.before.get(&worker).copied().unwrap_or(0);
+        Some(self.taken(self.memory.lanes.lane(worker)?)?.saturating_sub(before))
+    }
+
     fn queue(&self, lane: Lane) -> u32 {
         self.groups.iter().map(|group| group.queue(lane)).sum()
     }
@@ -274,10 +288,10 @@ impl Steering {
     fn leave(&mut self, worker: WorkerId) {
         self.pids.remove(&worker);
         let Some(lane) = self.memory.lanes.lane(worker) else { return };
-        if let (Some(all), Some(slot)) = (self.taken(lane), self.memory.lanes.slot(worker)) {
-            let before = self.memory.before.remove(&worker).unwrap_or(0);
-            *self.memory.taken.entry(slot).or_default() += all.saturating_sub(before);
+        if let (Some(given), Some(slot)) = (self.given_to(worker), self.memory.lanes.slot(worker)) {
+            *self.memory.given.entry(slot).or_default() += given;
         }
+        self.memory.before.remove(&worker);
         self.memory.lanes.leave(worker);
         self.write();
         self.clear(lane);

@@ -271,9 +271,15 @@ impl Primary {
             }),
             ready_slots: view.ready,
             up_ms: ms(now.since(self.began)),
+            balance: self.describe_balance(),
             slots: view.slots.iter().filter(wanted).map(|slot| self.slot(slot, now)).collect(),
             leaving: leaving.map(|worker| self.worker(worker, now)).collect(),
         }
+    }
+
+    fn describe_balance(&self) -> Option<control::Balance> {
+        let asked = self.launches.get(&self.core.goal())?.settings.balance;
+        Some(self.balance.describe(asked))
     }
 
     fn slot(&self, slot: &core::SlotView, now: core::Time) -> control::Slot {
@@ -298,6 +304,7 @@ impl Primary {
             failures: slot.failures,
             retry_in_ms: retry,
             reason,
+            given: self.balance.given_to(slot.slot),
             last_exit,
             workers: slot.workers.iter().map(|worker| self.worker(worker, now)).collect(),
         }
@@ -333,6 +340,7 @@ impl Primary {
                 dropped: c.dropped,
                 unread: c.unread,
             }),
+            lane: self.balance.tell(worker.id),
         }
     }
 }

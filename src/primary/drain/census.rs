@@ -3,7 +3,6 @@
 
 use super::super::channel::Local;
 use super::super::ready::family_of;
-use crate::core::WorkerId;
 use crate::protocol::diag::{Connection, Family, Next, State, read, request};
 use crate::protocol::procfs;
 use crate::sys::diag;
@@ -139,17 +138,4 @@ impl Rows {
         let unix = self.unix.iter().filter(|inode| held.contains_key(inode));
         Own { tcp: tcp.collect(), unix: unix.count(), hidden }
     }
-}
-
-/// Returns what connections each of these workers has at these sockets, itself or by its descendants: one look at the
-/// sockets for all of them.
-///
-/// # Errors
-/// As [`rows`].
-pub(in super::super) fn count(
-    workers: &[(WorkerId, i32)],
-    locals: &[Local],
-) -> io::Result<BTreeMap<WorkerId, Own>> {
-    let rows = rows(locals, &State::LIVE)?;
-    Ok(workers.iter().map(|(worker, pid)| (*worker, rows.of(*pid))).collect())
 }

@@ -136,6 +136,7 @@ mod tests {
         Connection {
             inode: 7,
             state: State::Established,
+            own: ([127, 0, 0, 1], 80).into(),
             peer: ([127, 0, 0, 1], 4711).into(),
             unread: 0,
             unconfirmed: 90,

@@ -1,8 +1,7 @@
 //! Against the real kernel: connections of this process, and of children.
 
-use super::census::{count, rows};
+use super::census::{Own, rows};
 use super::*;
-use crate::core::WorkerId;
 use crate::protocol::diag::Traffic;
 use crate::sys::spawn::{Program, spawn};
 use crate::sys::tcp::tests::defer_accept;
@@ -91,6 +90,12 @@ async fn serve(client: &mut TcpStream, server: &mut TcpStream) {
     client.read_exact(&mut [0; 2]).unwrap();
 }
 
+/// What each of these processes has there.
+fn held(pids: &[i32], local: &Local) -> Vec<Own> {
+    let rows = rows(std::slice::from_ref(local), &State::LIVE).unwrap();
+    pids.iter().map(|pid| rows.of(*pid)).collect()
+}
+
 #[test]
 fn connections_are_counted_for_each_process() {
     let (listener, local) = listen();
@@ -106,13 +111,12 @@ fn connections_are_counted_for_each_process() {
     let [one, other] = start(2)[..] else { unreachable!() };
     // One in the queue is nobody's.
     let _queued = connect(&listener);
-    let workers =
-        [(WorkerId(1), one.as_raw()), (WorkerId(2), other.as_raw()), (WorkerId(3), own_pid())];
-    let counted = count(&workers, std::slice::from_ref(&local)).unwrap();
-    let found: Vec<usize> = counted.values().map(|own| own.tcp.len()).collect();
+    let pids = [one.as_raw(), other.as_raw(), own_pid()];
+    let counted = held(&pids, &local);
+    let found: Vec<usize> = counted.iter().map(|own| own.tcp.len()).collect();
     // We are the parent of both.
     assert_eq!(found, [1, 1, 2]);
-    let (connection, socket) = counted[&WorkerId(1)].tcp[0];
+    let (connection, socket) = counted[0].tcp[0];
     assert_eq!(
         (socket.pid, socket.number, connection.state),
         (one.as_raw(), 0, State::Established)
@@ -122,8 +126,7 @@ fn connections_are_counted_for_each_process() {
     for pid in [one, other] {
         waitpid(pid, None).unwrap();
     }
-    let counted = count(&workers, &[local]).unwrap();
-    assert!(counted.values().all(|own| own.len() == 0));
+    assert!(held(&pids, &local).iter().all(|own| own.len() == 0));
 }
 
 #[test]
@@ -131,10 +134,7 @@ fn connections_at_unix_sockets_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let counted = || {
-        let counted = count(&[(WorkerId(1), own_pid())], &[Local::Unix(path.clone())]);
-        counted.unwrap()[&WorkerId(1)].unix
-    };
+    let counted = || held(&[own_pid()], &Local::Unix(path.clone()))[0].unix;
     let client = UnixStream::connect(&path).unwrap();
     assert_eq!(counted(), 0);
     let (accepted, _) = listener.accept().unwrap();

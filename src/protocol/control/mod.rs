@@ -7,8 +7,8 @@
 mod values;
 
 pub use values::{
-    App, AppState, Canary, Change, Channel, Event, Exit, Failure, Generation, Line, Listener,
-    Primary, Role, Setting, Slot, SlotState, Worker, WorkerState,
+    App, AppState, Balance, Canary, Change, Channel, Event, Exit, Failure, Generation, Lane, Line,
+    Listener, Primary, Role, Setting, Slot, SlotState, Worker, WorkerState,
 };
 
 use serde::{Deserialize, Serialize};

@@ -137,6 +137,9 @@ pub struct App {
     /// The canary that the rollout under way waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// Who gets a new connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// Slots that are served.
     pub ready_slots: usize,
     /// How long the primary has been running.
@@ -180,6 +183,9 @@ pub struct Slot {
     /// Why it was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How many connections its workers were given, where the kernel counts that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<u64>,
     /// How the last worker ended that left it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<Exit>,
@@ -232,6 +238,40 @@ pub struct Worker {
     /// What has passed over its channel, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<Channel>,
+    /// Where it gets its connections, if workers are steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+}
+
+/// The lane that a worker serves alone: its own sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Its number.
+    pub number: u16,
+    /// Connections that wait there to be accepted.
+    pub waiting: u32,
+    /// How many this worker was given, where the kernel counts that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<u64>,
+}
+
+/// Who gets a new connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Balance {
+    /// What the settings say.
+    pub asked: String,
+    /// What is done: the same, or what can be done instead.
+    pub in_force: String,
+    /// Why, if it is not the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How many lanes there are, where workers are steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u16>,
+    /// Connections that found no lane in the table and went to any, where the kernel counts that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsteered: Option<u64>,
 }
 
 /// What has passed over a channel.
