@@ -342,7 +342,7 @@ mod tests {
         // Neither TCP_TIME_WAIT (6) nor TCP_CLOSE (7) nor TCP_LISTEN (10).
         assert_eq!(mask(&State::LIVE), 0xb32u32.to_ne_bytes());
         assert_eq!(State::of(3), State::SynReceived);
-        assert_eq!(State::of(10), State::Other);
+        assert_eq!((State::of(10), State::of(7)), (State::Listening, State::Other));
     }
 
     #[test]

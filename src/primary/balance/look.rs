@@ -3,7 +3,7 @@
 //! is moved to the others. It is looked often while there is load, and not at all without: the next connection rings.
 
 use super::super::clock;
-use super::rescue::Still;
+use super::rescue::rescue;
 use super::{Shared, Steering};
 use crate::config::values::Steer;
 use crate::core::{Lane, Time, WorkerId};
@@ -69,6 +69,9 @@ pub(super) async fn watch(shared: Shared) {
         let mut pause = OFTEN;
         while pause <= SELDOM {
             let looked = eyes.look(&mut shared.lock());
+            for (lane, worker, pid) in std::mem::take(&mut eyes.stuck) {
+                rescue(&shared, lane, worker, pid).await;
+            }
             pause = if looked == Look::Busy { OFTEN } else { pause * 2 };
             tokio::time::sleep(pause).await;
         }
@@ -95,6 +98,8 @@ fn arm(bell: &Bell, shared: &Shared) -> bool {
 #[derive(Debug, Default)]
 struct Eyes {
     lanes: BTreeMap<Lane, Seen>,
+    /// Workers to be relieved of what waits for them.
+    stuck: Vec<(Lane, WorkerId, i32)>,
     counted: Time,
     /// The fewest descriptors that a worker was seen with: what it has beside its connections.
     fewest: BTreeMap<WorkerId, u32>,
@@ -182,12 +187,7 @@ impl Eyes {
                 continue;
             }
             let Some(pid) = steering.pids.get(&worker).copied() else { continue };
-            if !steering.memory.lanes.is_alone(worker) {
-                continue;
-            }
-            if let Some(_still) = Still::hold(pid) {
-                steering.move_queue(*lane);
-            }
+            self.stuck.push((*lane, worker, pid));
             (seen.rests, seen.moved) = (now + seen.rest, now);
             seen.rest = (seen.rest * 2).min(LONGEST_REST);
         }

@@ -2,30 +2,51 @@
 //! the worker and all that it has started are held still meanwhile, and go on as if nothing had been.
 
 use super::super::ready::family_of;
+use super::Shared;
+use crate::core::{Lane, WorkerId};
 use crate::protocol::procfs;
 use crate::sys::process;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use std::time::Duration;
 
-/// A process that waits for nothing stops at once; one that does not is left alone.
-const LOOKS: usize = 64;
+/// A process stops as soon as it is given a processor. One that does not in this many looks, in the middle of what cannot be
+/// interrupted, is left alone.
+const LOOKS: usize = 20;
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Moves what waits on a lane whose worker is stuck, if it still does.
+pub(super) async fn rescue(shared: &Shared, lane: Lane, worker: WorkerId, pid: i32) {
+    let Some(_still) = Still::hold(pid).await else { return };
+    let steering = shared.lock();
+    let is_its = steering.memory.lanes.lane(worker) == Some(lane);
+    if is_its && steering.memory.lanes.is_alone(worker) && steering.is_out_of_turn(lane) {
+        steering.move_queue(lane);
+    }
+}
 
 /// Processes that are held still until this is dropped.
 #[derive(Debug)]
-pub(super) struct Still {
+struct Still {
     ours: Vec<i32>,
 }
 
 impl Still {
     /// Holds a process and its descendants still; `None` if they will not be. Those that somebody else has stopped stay so.
-    pub(super) fn hold(pid: i32) -> Option<Self> {
+    async fn hold(pid: i32) -> Option<Self> {
         let all = family_of(pid);
         let ours: Vec<i32> = all.iter().copied().filter(|pid| !is_still(*pid)).collect();
         for pid in &ours {
             process::signal(Pid::from_raw(*pid), Signal::SIGSTOP);
         }
         let held = Self { ours };
-        (0..LOOKS).any(|_| all.iter().all(|pid| is_still(*pid))).then_some(held)
+        for _ in 0..LOOKS {
+            if all.iter().all(|pid| is_still(*pid)) {
+                return Some(held);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        None
     }
 }
 
@@ -50,11 +71,16 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    fn what_is_held_stands_still_and_goes_on_after() {
+    #[tokio::test]
+    async fn what_is_held_stands_still_and_goes_on_after() {
         let mut child = Command::new("sh").args(["-c", "sleep 1000 & wait"]).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let held = Still::hold(pid).unwrap();
+        let mut family = 0;
+        while family < 2 {
+            family = family_of(pid).len();
+            tokio::task::yield_now().await;
+        }
+        let held = Still::hold(pid).await.unwrap();
         assert!(family_of(pid).into_iter().all(is_still));
         drop(held);
         while is_still(pid) {
@@ -65,7 +91,7 @@ mod tests {
         while !is_still(pid) {
             std::thread::yield_now();
         }
-        drop(Still::hold(pid).unwrap());
+        drop(Still::hold(pid).await.unwrap());
         assert!(is_still(pid));
         for pid in family_of(pid) {
             process::signal(Pid::from_raw(pid), Signal::SIGKILL);

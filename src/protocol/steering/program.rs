@@ -81,16 +81,16 @@ pub fn program(sockets: i32, control: i32) -> Vec<u64> {
     asm.place(labels.select);
     select(asm, &labels, sockets);
     count(asm);
-    asm.place(labels.done);
-    asm.copy(R0, SK_PASS);
-    asm.exit();
+    asm.go(labels.done);
 
     asm.place(labels.late);
     asm.load(Width::U32, R1, CONTEXT, MD_HASH);
     asm.alu(Do::Modulo, R1, COUNT);
     lane_of_entry(asm, CHOSEN, R1);
     select(asm, &labels, sockets);
-    asm.go(labels.done);
+    asm.place(labels.done);
+    asm.copy(R0, SK_PASS);
+    asm.exit();
 
     asm.place(labels.unsteered);
     asm.copy(R1, 1);
