@@ -115,7 +115,7 @@ impl Settings {
             Handoff::Node => (Balance::RoundRobin { sticky: false }, ReadyWhen::Listening),
         };
         let balance = typed.balance.unwrap_or(balance);
-        let is_steered = matches!(balance, Balance::Steered(_));
+        let is_steered = balance.is_steered();
         let settings = Self {
             command,
             listen: typed.listen.unwrap_or_default(),
@@ -185,7 +185,7 @@ impl Settings {
             if !(1..=50).contains(&percent) {
                 return refuse("reload.canary", "expected 1 to 50 connections of a hundred");
             }
-            if !matches!(self.balance, Balance::Steered(_)) {
+            if !self.balance.is_steered() {
                 return refuse(
                     "reload.canary",
                     "connections are weighed only with 'balance = \"steered\"'",

@@ -525,6 +525,12 @@ impl Supervisor {
         self.rollout.is_some()
     }
 
+    /// Whether everything is being ended.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.goal.stopping.is_some()
+    }
+
     /// Returns when the next step of a start, rollout or stop that goes well will have succeeded or failed; `None` when
     /// nothing is under way, or when a start has failed, nobody serves, and nobody should be asked to wait for it.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use super::channel::Local;
 use crate::config::Settings;
-use crate::config::values::{Address, Balance, Handoff};
+use crate::config::values::{Address, Handoff};
 use crate::core::{Lane, MAX_LANES, Policy};
 use crate::protocol::node::Place;
 use crate::protocol::store::Name;
@@ -97,7 +97,7 @@ impl Listeners {
         carried: Vec<Listener>,
     ) -> Result<Obtained, String> {
         let adopted = !passed.is_empty();
-        let is_steered = matches!(settings.balance, Balance::Steered(_));
+        let is_steered = settings.balance.is_steered();
         let mut all = match (adopted, carried.is_empty()) {
             // Lanes that were passed, and more of the same addresses that the last primary made.
             (true, _) if is_steered => passed.into_iter().chain(carried).collect(),

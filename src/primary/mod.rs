@@ -31,6 +31,7 @@ pub use carry::upgrade::trial;
 pub use source::Source;
 pub use systemd::unit;
 
+use crate::config::Settings;
 use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};
 use crate::protocol::control::{Error as Answered, Failure};
 use crate::protocol::store::{Name, Part};
@@ -417,17 +418,7 @@ impl Primary {
             return Err(control::refused(refusal));
         }
         let generation = self.core.next_generation();
-        let before =
-            self.launches.last_key_value().map(|(_, launch)| launch.settings.listen.clone());
-        if let Some(listen) = before.filter(|before| *before != launch.settings.listen) {
-            if !self.listeners.adopted {
-                let text = "the listen addresses have changed, which takes a restart of the app; going on with the old ones";
-                self.log.say(Level::Warning, text);
-                self.events.tell("warning", text);
-            }
-            // What is in force, for those who ask.
-            launch.settings.listen = listen;
-        }
+        self.keep_what_takes_a_restart(&mut launch.settings);
         if let Some(control) = &self.control {
             control.admit(launch.readers.clone());
         }
@@ -437,6 +428,31 @@ impl Primary {
         self.launches.insert(generation, launch);
         self.handle(event);
         Ok(generation)
+    }
+
+    /// Sockets are made once: what they are made by stays in force, and that is what those see who ask.
+    fn keep_what_takes_a_restart(&self, settings: &mut Settings) {
+        let Some((_, before)) = self.launches.last_key_value() else { return };
+        let before = &before.settings;
+        let warn = |text: &str| {
+            self.log.say(Level::Warning, text);
+            self.events.tell("warning", text);
+        };
+        if settings.listen != before.listen {
+            if !self.listeners.adopted {
+                warn(
+                    "the listen addresses have changed, which takes a restart of the app; going on with the old ones",
+                );
+            }
+            settings.listen.clone_from(&before.listen);
+        }
+        if settings.balance.is_steered() != before.balance.is_steered() {
+            warn(&format!(
+                "balance has changed to '{}', which takes a restart of the app; going on with '{}'",
+                settings.balance, before.balance
+            ));
+            settings.balance = before.balance;
+        }
     }
 
     fn refuse_reload(&mut self, reason: &str, hint: Option<&str>) {

@@ -96,8 +96,12 @@ impl Primary {
             return false;
         }
         let locals = self.listeners.locals();
-        let leaving =
+        let mut leaving =
             Leaving::new(process.pid().as_raw(), lane.unwrap_or_default(), locals, settings);
+        if self.core.is_stopping() {
+            // Nobody will serve their next request.
+            leaving.hurry();
+        }
         if settings.handoff == Handoff::Node {
             // What a program of Node's has accepted is waited for as Node closes it.
             let first = is_alone.then_some(Leaving { wait_for_connections: false, ..leaving });

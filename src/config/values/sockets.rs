@@ -161,6 +161,12 @@ impl Steer {
 }
 
 impl Balance {
+    /// Whether workers have sockets of their own.
+    #[must_use]
+    pub fn is_steered(self) -> bool {
+        matches!(self, Self::Steered(_))
+    }
+
     const EXPECTED: &'static str = "'shared', 'round-robin', { mode = \"round-robin\", sticky = \"client-ip\" }, 'steered' or \
          { mode = \"steered\", policy = \"client-ip\" } (or \"least-connections\")";
 }

@@ -33,6 +33,11 @@ pub(in super::super) fn begin(
     let Asked::Steered(steer) = settings.balance else {
         return Beginning { balance: Balance { shared: None, why: None }, said };
     };
+    if listeners.all.is_empty() {
+        let text = "cannot steer what programs ask for: no listener is named; workers share it";
+        let hint = "name the address with '-l 8080' or 'listen = [\"8080\"]', or as ListenStream= in a socket unit";
+        said.push((text.to_owned(), Some(hint.to_owned())));
+    }
     let slots = settings.policy.slots;
     let mut groups = vec![];
     for (at, listener) in listeners.all.iter_mut().enumerate() {

@@ -213,7 +213,7 @@ impl Balance {
         let told = self.ask(Steering::in_force);
         let (why, asked_for) = (self.why.clone(), asked.to_string());
         let Some((in_force, lanes, unsteered)) = told else {
-            let is_steered = matches!(asked, Asked::Steered(_));
+            let is_steered = asked.is_steered();
             let in_force = if is_steered { Asked::Shared } else { asked }.to_string();
             return control::Balance {
                 asked: asked_for,

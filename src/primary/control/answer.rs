@@ -101,7 +101,12 @@ impl Primary {
             return Ok(Answer::Changes(vec![]));
         };
         let told = |(key, from, to): Difference| {
-            let takes_restart = key == "listen" && !self.listeners.adopted;
+            let is_other = old.settings.balance.is_steered() != new.settings.balance.is_steered();
+            let takes_restart = match key.as_str() {
+                "listen" => !self.listeners.adopted,
+                "balance" => is_other,
+                _ => false,
+            };
             let to =
                 to.map(|to| if takes_restart { to + " (takes a restart of the app)" } else { to });
             Change { key, from, to }

@@ -84,6 +84,12 @@ impl Leaving {
             wait_for_connections: settings.stop_when == StopWhen::Idle,
         }
     }
+
+    /// Idle connections are closed at once.
+    pub(super) fn hurry(&mut self) {
+        let at_once = Closing { idle: Duration::ZERO, just_answered: Duration::ZERO };
+        self.close_idle = self.close_idle.map(|_| at_once);
+    }
 }
 
 /// How a drain went.
