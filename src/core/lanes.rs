@@ -140,6 +140,12 @@ impl Lanes {
 
     /// New connections go to a worker no more. Returns whether that is so: another who serves may share its lane.
     pub fn withdraw(&mut self, worker: WorkerId) -> bool {
+        let is_out = self.take_out(worker);
+        self.move_out();
+        is_out
+    }
+
+    fn take_out(&mut self, worker: WorkerId) -> bool {
         let Some(tenant) = self.tenants.get_mut(&worker) else { return true };
         tenant.stage = Stage::Withdrawn;
         let tenant = *tenant;
@@ -151,7 +157,7 @@ impl Lanes {
 
     /// A worker is gone, with all that it had started.
     pub fn leave(&mut self, worker: WorkerId) {
-        self.withdraw(worker);
+        self.take_out(worker);
         self.tenants.remove(&worker);
     }
 
@@ -254,6 +260,20 @@ impl Lanes {
             homes.into_iter().collect(),
         ];
         choices.into_iter().find(|lanes| !lanes.is_empty()).unwrap_or_default()
+    }
+
+    /// Everybody is about to leave: what comes waits on lanes where nobody is, and there it is looked for. They stay the same
+    /// while one after the other goes, or in the end connections would wait on more lanes than there will be workers.
+    fn move_out(&mut self) {
+        let left: BTreeSet<Lane> = self.tenants.values().map(|tenant| tenant.lane).collect();
+        let is_left = self.tenants.values().all(|tenant| tenant.stage == Stage::Withdrawn);
+        if !is_left || !self.homes.values().all(|home| left.contains(home)) {
+            return;
+        }
+        let free: Vec<Lane> = self.all().filter(|lane| !left.contains(lane)).collect();
+        for (home, lane) in self.homes.values_mut().zip(free.iter().cycle()) {
+            *home = *lane;
+        }
     }
 
     /// Those that are stuck are left out, as long as somebody is not.
@@ -389,6 +409,10 @@ mod tests {
         let mut stopping = serving(2, 3);
         stopping.withdraw(WorkerId(1));
         stopping.withdraw(WorkerId(2));
+        assert_eq!(stopping.table(2, Turns::InTurn, None), [Lane(2)]);
+        stopping.leave(WorkerId(1));
+        assert_eq!(stopping.table(2, Turns::InTurn, None), [Lane(2)]);
+        stopping.leave(WorkerId(2));
         assert_eq!(stopping.table(2, Turns::InTurn, None), [Lane(2)]);
         let mut fresh = Lanes::new(4);
         assert_eq!(fresh.table(2, Turns::InTurn, None), [Lane(0), Lane(1)]);

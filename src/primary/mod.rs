@@ -214,8 +214,9 @@ impl Primary {
             return Err(refusal("cannot begin: the state has no settings".to_owned()));
         };
         let Obtained { mut listeners, mended } = take_listeners(name, launch, &mut passed)?;
+        let (settings, is_first) = (&launch.settings, matches!(past, Past::None));
         let Beginning { balance, said } =
-            balance::begin(&launch.settings, &mut listeners, &mut passed.carried);
+            balance::begin(settings, &mut listeners, &mut passed.carried, is_first);
         // What it was given for; workers have no use for it, and it is not theirs.
         let _ = crate::sys::capability::give_back(crate::sys::capability::BPF);
         check_ready_fd(launch, &listeners)?;

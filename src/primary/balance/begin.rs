@@ -28,6 +28,7 @@ pub(in super::super) fn begin(
     settings: &Settings,
     listeners: &mut Listeners,
     carried: &mut BTreeMap<Name, OwnedFd>,
+    is_first: bool,
 ) -> Beginning {
     let mut said = vec![];
     let Asked::Steered(steer) = settings.balance else {
@@ -48,7 +49,7 @@ pub(in super::super) fn begin(
         let position = u16::try_from(at).unwrap_or(u16::MAX);
         let maps = (carried.remove(&Name::Lanes(position)), carried.remove(&Name::Table(position)));
         let maps = if let (Some(lanes), Some(table)) = maps { Some((lanes, table)) } else { None };
-        match group::begin(at, listener, maps) {
+        match group::begin(at, listener, maps, is_first) {
             Ok((group, lesser)) => {
                 said.extend(lesser.map(|lesser| say_lesser(listener, steer, lesser)));
                 groups.push(group);

@@ -41,7 +41,7 @@ pub(super) struct Lesser {
 }
 
 /// Makes the kernel steer the connections of a listener, with what the last primary used for that. Says why it is not the
-/// program if it is not.
+/// program if it is not. `is_first` says that there is no primary before this one.
 ///
 /// # Errors
 /// Why it cannot at all.
@@ -49,6 +49,7 @@ pub(super) fn begin(
     at: usize,
     listener: &Listener,
     carried: Option<(OwnedFd, OwnedFd)>,
+    is_first: bool,
 ) -> Result<(Group, Option<Lesser>), Lesser> {
     let sockets = listener.sockets.clone();
     let is_datagram = socket::is_datagram(&sockets[0].fd).unwrap_or(false);
@@ -69,7 +70,14 @@ pub(super) fn begin(
         );
         return Err(Lesser { why, ..lesser });
     }
-    let first = classic(ClassicPick::Random, &[0]);
+    // What steered for the last primary goes on: where its workers are is not known yet.
+    if !is_first {
+        return Ok((group(Means::Classic), Some(lesser)));
+    }
+    // All on one lane, and on one where the first worker will be looked for.
+    let waits = |socket: &Socket| tcp::queue_length(&socket.fd).is_ok_and(|length| length > 0);
+    let lane = sockets.iter().position(waits).and_then(|at| u8::try_from(at).ok());
+    let first = classic(ClassicPick::Random, &[lane.unwrap_or(0)]);
     match bpf::attach_classic(&sockets[0].fd, &first) {
         Ok(()) => Ok((group(Means::Classic), Some(lesser))),
         Err(e) => {

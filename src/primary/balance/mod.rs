@@ -139,6 +139,7 @@ impl Balance {
             let waits = |lane| groups.iter().any(|group| group.queue(lane) > 0);
             let lane = memory.lanes.assign(worker, slot, waits);
             steering.note(worker, lane);
+            steering.write();
             crash::point("assigned");
             (lane, steering.memory.lanes.is_alone(worker))
         })
@@ -326,6 +327,11 @@ impl Steering {
         }
         let Wish { steer, slots, canary } = self.wish;
         let lanes = &self.memory.lanes;
+        // Nobody has come yet, and what waits cannot be moved: all wait on one lane, and the first to come will be there.
+        let is_first = lanes.workers().is_empty() && self.written.is_none();
+        if is_first && !self.groups.iter().any(Group::has_program) {
+            return;
+        }
         let in_turn = lanes.table(slots, Turns::InTurn, canary);
         let by_client = lanes.table(slots, Turns::ByClient, canary);
         let tables = Some((steer, in_turn, by_client));
