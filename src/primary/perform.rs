@@ -334,13 +334,15 @@ impl Primary {
 
 /// Waits until nothing of a worker's is left, and tells the loop.
 async fn drain(leaving: Leaving, worker: WorkerId, news: mpsc::Sender<News>) {
-    let left = drained(leaving).await;
-    if let Some(error) = left.unclosed {
+    let unclosed = |error: std::io::Error| {
         let text = format!(
-            "cannot close idle connections of worker {worker}: {error}; they were waited for"
+            "cannot close idle connections of worker {worker}: {error}; its clients have its drain time to do that"
         );
-        let _ = news.try_send(News::Trouble { text, hint: None });
-    }
+        let is_forbidden = error.raw_os_error() == Some(libc::EPERM);
+        let hint = is_forbidden.then(|| "say SystemCallFilter=pidfd_getfd in the unit".to_owned());
+        let _ = news.try_send(News::Trouble { text, hint });
+    };
+    let left = drained(leaving, unclosed).await;
     if let Some(error) = left.unseen {
         let text = format!(
             "cannot see the connections of worker {worker}: {error}; it has all of its drain time"

@@ -293,7 +293,7 @@ impl Channels {
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
             if let Some(first) = first {
-                let _ = tokio::time::timeout(most, drained(first)).await;
+                let _ = tokio::time::timeout(most, drained(first, drop)).await;
             }
             if !sockets.is_empty() {
                 quiet::wait(pid, sockets, most).await;

@@ -99,18 +99,24 @@ pub(super) struct Left {
     pub(super) closed: usize,
     /// Why its connections could not be seen: then they were not waited for, and there may be some.
     pub(super) unseen: Option<io::Error>,
-    /// The first reason why idle ones could not be closed.
-    pub(super) unclosed: Option<io::Error>,
 }
 
 /// Waits until nothing of a worker's is left: for ever if need be, so whoever has a deadline drops the future. To be begun
-/// after new connections have begun to go elsewhere.
-pub(super) async fn drained(leaving: Leaving) -> Left {
+/// after new connections have begun to go elsewhere. `unclosed` is told the first reason why idle ones could not be closed,
+/// and at once: nobody may be left to tell at the end.
+pub(super) async fn drained(leaving: Leaving, unclosed: impl FnOnce(io::Error)) -> Left {
     let mut watch = Watch::new(leaving);
+    let mut unclosed = Some(unclosed);
     loop {
         // Before the first look too: a handshake that another processor was giving to this lane has been noted then.
         tokio::time::sleep(watch.pause).await;
-        if watch.look() {
+        let is_done = watch.look();
+        if let Some(error) = watch.unclosed.take()
+            && let Some(unclosed) = unclosed.take()
+        {
+            unclosed(error);
+        }
+        if is_done {
             return watch.left;
         }
     }
@@ -126,6 +132,7 @@ struct Watch {
     failures: u32,
     /// The other ends of handshakes that may be for the lane; `None` before the first look.
     handshakes: Option<BTreeSet<SocketAddr>>,
+    unclosed: Option<io::Error>,
     left: Left,
 }
 
@@ -133,7 +140,8 @@ impl Watch {
     fn new(leaving: Leaving) -> Self {
         let handshakes = leaving.lane.is_empty().then(BTreeSet::new);
         let (began, left) = (clock::now(), Left::default());
-        Self { leaving, began, pause: SOON, empty: 0, failures: 0, handshakes, left }
+        let (pause, empty, failures) = (SOON, 0, 0);
+        Self { leaving, began, pause, empty, failures, handshakes, unclosed: None, left }
     }
 
     /// Returns whether nothing is left; else sets when to look again.
@@ -208,7 +216,7 @@ impl Watch {
         if let Some(which) = self.which() {
             let closed = idle::close(&own, which);
             self.left.closed += closed.count;
-            self.left.unclosed = self.left.unclosed.take().or(closed.failed);
+            self.unclosed = closed.failed;
         }
         let is_open = own.len() > 0;
         // Some that are seen are reason enough to wait.

@@ -147,7 +147,7 @@ fn connections_at_unix_sockets_are_counted() {
 async fn a_queued_connection_holds_a_drain_and_so_does_an_accepted_one() {
     let (listener, local) = listen();
     let client = connect(&listener);
-    let mut drain = std::pin::pin!(drained(leaving(Some(&listener), &local)));
+    let mut drain = std::pin::pin!(drained(leaving(Some(&listener), &local), drop));
     assert!(still_waits(drain.as_mut()).await);
     let (server, _) = listener.accept().unwrap();
     assert!(still_waits(drain.as_mut()).await);
@@ -170,7 +170,7 @@ async fn only_the_queue_is_waited_for_where_the_rest_is_the_programs_business() 
     let (listener, local) = listen();
     let _client = connect(&listener);
     let leaving = Leaving { wait_for_connections: false, ..leaving(Some(&listener), &local) };
-    let mut drain = std::pin::pin!(drained(leaving));
+    let mut drain = std::pin::pin!(drained(leaving, drop));
     assert!(still_waits(drain.as_mut()).await);
     let _accepted = listener.accept().unwrap();
     ends(drain).await;
@@ -248,14 +248,10 @@ async fn an_idle_connection_is_closed_from_outside_and_the_client_sees_a_clean_e
     let pid = cat(server.as_fd());
     drop(server);
     let close_idle = Some(Closing { idle: Duration::ZERO, just_answered: DAY });
-    let left = ends(drained(Leaving {
-        pid: pid.as_raw(),
-        close_idle,
-        ..leaving(Some(&listener), &local)
-    }));
-    let left = left.await;
+    let leaving = Leaving { pid: pid.as_raw(), close_idle, ..leaving(Some(&listener), &local) };
+    let left = ends(drained(leaving, |e| panic!("{e}"))).await;
     assert_eq!(left.closed, 1);
-    assert!(left.unclosed.is_none() && left.unseen.is_none());
+    assert!(left.unseen.is_none());
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     waitpid(pid, None).unwrap();
 }
@@ -280,7 +276,7 @@ async fn a_busy_connection_is_not_closed() {
     until(&mut ask).await;
     let close_idle = Some(Closing { idle: Duration::ZERO, just_answered: Duration::ZERO });
     let leaving = Leaving { close_idle, ..leaving(Some(&listener), &local) };
-    let mut drain = std::pin::pin!(drained(leaving));
+    let mut drain = std::pin::pin!(drained(leaving, drop));
     while traffic(&server).last_received < Duration::from_millis(1500) {
         assert!(still_waits(drain.as_mut()).await);
     }
@@ -296,7 +292,7 @@ async fn a_connection_that_is_never_idle_is_closed_after_an_answer() {
     let (mut client, (mut server, _)) = (connect(&listener), listener.accept().unwrap());
     let close_idle = Some(Closing { idle: Duration::ZERO, just_answered: Duration::ZERO });
     let leaving = Leaving { close_idle, ..leaving(Some(&listener), &local) };
-    let mut drain = std::pin::pin!(drained(leaving));
+    let mut drain = std::pin::pin!(drained(leaving, drop));
     let is_open =
         |server: &TcpStream| State::of(tcp::tcp_info(server).unwrap()[0]) == State::Established;
     while is_open(&server) {
