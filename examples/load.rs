@@ -1,10 +1,12 @@
-//! A load client that classifies every failure: `load ADDR [--clients N] [--requests N] [--seconds S] [--path P] [--tally]`.
+//! A load client that classifies every failure:
+//! `load ADDR [--clients N] [--requests N] [--think MS] [--seconds S] [--path P] [--tally]`.
 //!
-//! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
-//! the time is over or standard input ends. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
-//! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
-//! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
-//! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.
+//! Each client asks `--requests` times on one connection (1: a connection for each request), with a pause of `--think`
+//! before each but the first, then opens the next, until the time is over or standard input ends. It prints one line:
+//! `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`. A request that was sent and not answered is a failure, also on a
+//! kept connection; only a close between two requests, before the next was sent, is none. With `--tally` there is a second
+//! line: how many connections were answered first with which text, as `TEXT COUNT` and so on; a server whose answer is its
+//! pid shows how they are spread.
 #![expect(clippy::disallowed_methods, reason = "a client may have threads and a clock")]
 #![expect(clippy::print_stdout, reason = "this is its result")]
 
@@ -27,6 +29,7 @@ fn main() {
     let path = path.map_or("/", String::as_str).to_owned();
     let address = arguments.first().cloned().unwrap_or_default();
     let (clients, requests) = (option("--clients", 8), option("--requests", 1));
+    let think = Duration::from_millis(option("--think", 0));
     let end = Instant::now() + Duration::from_secs(option("--seconds", 10));
     let stop = Arc::new(AtomicBool::new(false));
     if !arguments.iter().any(|a| a == "--seconds") {
@@ -43,7 +46,7 @@ fn main() {
                 scope.spawn(|| {
                     let mut counts = Counts::default();
                     while !is_over(&stop) {
-                        if let Err(kind) = converse(&address, &path, requests, &mut counts) {
+                        if let Err(kind) = converse(&address, &path, requests, think, &mut counts) {
                             *counts.kinds.entry(kind).or_default() += 1;
                         }
                     }
@@ -96,6 +99,7 @@ fn converse(
     address: &str,
     path: &str,
     requests: u64,
+    think: Duration,
     counts: &mut Counts,
 ) -> Result<(), &'static str> {
     let mut stream = TcpStream::connect(address).map_err(|e| kind(&e))?;
@@ -110,6 +114,9 @@ fn converse(
         *counts.kinds.entry("ok").or_default() += 1;
         if nth == 1 {
             *counts.texts.entry(text).or_default() += 1;
+        }
+        if !closes && nth < requests {
+            std::thread::sleep(think);
         }
         if closes || nth < requests && is_closed(&stream) {
             return Ok(());

@@ -38,6 +38,18 @@ pub(crate) fn root(release: &str) -> Option<PathBuf> {
 impl Boxed {
     /// Boots a box; `prepare` puts files into it before.
     pub(crate) fn boot(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        Self::boot_with(root, "", prepare)
+    }
+
+    /// Boots a box where root may load programs into the kernel, as it may outside, and copy descriptors of others.
+    pub(crate) fn boot_with_bpf(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        // What nspawn forbids unless it is told otherwise.
+        let more = r"--capability=CAP_BPF,CAP_SYS_PTRACE --system-call-filter=bpf\ pidfd_getfd";
+        Self::boot_with(root, more, prepare)
+    }
+
+    /// `more` is for nspawn, as a shell takes it.
+    fn boot_with(root: &Path, more: &str, prepare: impl FnOnce(&Path)) -> Self {
         let name = format!("dw-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new("/var/tmp").join(&name);
         let (layer, top) = (folder.join("layer"), folder.join("top"));
@@ -54,7 +66,7 @@ impl Boxed {
                 mount -t tmpfs -o mode=755 tmpfs "$TOP" && cd "$TOP" && mkdir u w m &&
                 mount -t overlay overlay -o "lowerdir=$LAYER:$ROOT,upperdir=$TOP/u,workdir=$TOP/w" m &&
                 exec systemd-nspawn -q --private-network -D "$TOP/m" -M "$NAME" --register=no $KEEP --console=pipe \
-                    --resolv-conf=off --timezone=off --link-journal=no -b'"#;
+                    --resolv-conf=off --timezone=off --link-journal=no '"$MORE"' -b'"#;
         let console = fs::File::create(folder.join("console.log")).unwrap();
         let nspawn = Command::new("sh")
             .args(["-c", script])
@@ -63,6 +75,7 @@ impl Boxed {
             .env("LAYER", &layer)
             .env("ROOT", root)
             .env("NAME", &name)
+            .env("MORE", more)
             .env("KEEP", if host_has_systemd { "" } else { "--keep-unit" })
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
@@ -197,7 +210,8 @@ fn install(layer: &Path) {
         copy(Path::new(&other), "usr/bin/dogwatch-libsystemd");
     }
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    for unit in fs::read_dir(units).unwrap().flatten() {
+    let is_file = |unit: &fs::DirEntry| unit.path().is_file();
+    for unit in fs::read_dir(units).unwrap().flatten().filter(is_file) {
         copy(
             &unit.path(),
             &format!("usr/lib/systemd/system/{}", unit.file_name().to_string_lossy()),

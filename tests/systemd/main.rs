@@ -18,6 +18,7 @@ mod boxed;
 mod carry;
 mod leash;
 mod served;
+mod steered;
 #[path = "../support/mod.rs"]
 mod support;
 
