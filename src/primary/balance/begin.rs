@@ -23,7 +23,7 @@ pub(in super::super) struct Beginning {
 }
 
 /// Makes the kernel steer the connections of all listeners that can be, if the settings want that. Listeners get as many
-/// lanes as are wanted; one that cannot be steered has a single socket after.
+/// lanes as are wanted; one that cannot be steered has a single socket after. `is_first` says that there was no primary before.
 pub(in super::super) fn begin(
     settings: &Settings,
     listeners: &mut Listeners,

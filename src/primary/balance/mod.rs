@@ -307,10 +307,12 @@ impl Steering {
         }
     }
 
-    /// Whether a lane is in no table.
+    /// Whether no connection goes to a lane. The other table, which is for datagrams, does not count: they are not moved.
     fn is_out_of_turn(&self, lane: Lane) -> bool {
-        let tables = self.written.as_ref();
-        tables.is_some_and(|(_, turns, clients)| !turns.contains(&lane) && !clients.contains(&lane))
+        self.written.as_ref().is_some_and(|(steer, turns, clients)| {
+            let table = if *steer == Steer::ClientIp { clients } else { turns };
+            !table.contains(&lane)
+        })
     }
 
     fn move_queue(&self, lane: Lane) {
