@@ -285,10 +285,11 @@ impl Primary {
             timer
         });
         self.settle();
-        if std::mem::take(&mut self.wants_relief) && !self.core.is_rolling() {
-            let _ = self.reload();
-        }
         loop {
+            if self.wants_relief && !self.core.is_rolling() {
+                self.wants_relief = false;
+                let _ = self.reload();
+            }
             if let Some(outcome) = self.outcome {
                 self.finish(&mut inbox.questions).await;
                 return outcome;

@@ -205,6 +205,11 @@ impl Primary {
             self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
         self.hint_at_own_socket(report);
+        if matches!(report, Report::Started { .. }) && self.balance.has_strays() {
+            let text = "connections that came before anybody served wait on lanes that nobody serves; relieving all with a reload, which takes those lanes";
+            self.log.say(Level::Notice, text);
+            self.wants_relief = true;
+        }
         self.remember(report);
         self.events.report(report);
         self.manager.report(report);

@@ -240,6 +240,18 @@ impl Balance {
         .flatten()
     }
 
+    /// Whether connections wait where nobody will come of himself, and cannot be moved.
+    pub(super) fn has_strays(&self) -> bool {
+        let strays = self.ask(|steering| {
+            let lanes = &steering.memory.lanes;
+            let all = (0..lanes.count()).map(Lane);
+            let mut deserted = all.filter(|lane| lanes.is_deserted(*lane));
+            let can_move = steering.groups.iter().all(Group::has_program);
+            !can_move && deserted.any(|lane| steering.queue(lane) > 0)
+        });
+        strays.unwrap_or(false)
+    }
+
     /// Returns what the next primary is to know.
     pub(super) fn memory(&self) -> Option<Memory> {
         self.ask(|steering| steering.memory.clone())
