@@ -1,12 +1,12 @@
-//! A load client that classifies every failure:
-//! `load ADDR [--clients N] [--requests N] [--think MS] [--seconds S] [--path P] [--tally]`.
+//! A load client that classifies every failure: `load ADDR [--clients N] [--requests N] [--seconds S] [--path P] [--think MS]
+//! [--tally]`.
 //!
-//! Each client asks `--requests` times on one connection (1: a connection for each request), with a pause of `--think`
-//! before each but the first, then opens the next, until the time is over or standard input ends. It prints one line:
-//! `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`. A request that was sent and not answered is a failure, also on a
-//! kept connection; only a close between two requests, before the next was sent, is none. With `--tally` there is a second
-//! line: how many connections were answered first with which text, as `TEXT COUNT` and so on; a server whose answer is its
-//! pid shows how they are spread.
+//! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
+//! the time is over or standard input ends; with `--think` it waits up to so long before each request but the first on a
+//! connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
+//! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
+//! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
+//! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.
 #![expect(clippy::disallowed_methods, reason = "a client may have threads and a clock")]
 #![expect(clippy::print_stdout, reason = "this is its result")]
 
@@ -29,7 +29,7 @@ fn main() {
     let path = path.map_or("/", String::as_str).to_owned();
     let address = arguments.first().cloned().unwrap_or_default();
     let (clients, requests) = (option("--clients", 8), option("--requests", 1));
-    let think = Duration::from_millis(option("--think", 0));
+    let think = option("--think", 0);
     let end = Instant::now() + Duration::from_secs(option("--seconds", 10));
     let stop = Arc::new(AtomicBool::new(false));
     if !arguments.iter().any(|a| a == "--seconds") {
@@ -42,11 +42,14 @@ fn main() {
     let mut total = Counts::default();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..clients)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut counts = Counts::default();
-                    while !is_over(&stop) {
-                        if let Err(kind) = converse(&address, &path, requests, think, &mut counts) {
+            .map(|client| {
+                let (address, path, is_over, stop) = (&address, &path, &is_over, &stop);
+                scope.spawn(move || {
+                    let mut counts = Counts { think, turn: client, ..Counts::default() };
+                    while !is_over(stop) {
+                        let is_over = || is_over(stop);
+                        let told = converse(address, path, requests, &mut counts, &is_over);
+                        if let Err(kind) = told {
                             *counts.kinds.entry(kind).or_default() += 1;
                         }
                     }
@@ -85,6 +88,20 @@ struct Counts {
     kinds: BTreeMap<&'static str, u64>,
     /// How many connections were answered first with which text.
     texts: BTreeMap<Vec<u8>, u64>,
+    /// For at most so many milliseconds the client thinks.
+    think: u64,
+    turn: u64,
+}
+
+impl Counts {
+    /// Thinks for another time than before.
+    fn think(&mut self) {
+        if self.think > 0 {
+            self.turn += 1;
+            let time = self.think / 2 + self.turn * 7919 % (self.think / 2 + 1);
+            std::thread::sleep(Duration::from_millis(time));
+        }
+    }
 }
 
 fn stop_at_end_of_input(stop: Arc<AtomicBool>) {
@@ -99,13 +116,19 @@ fn converse(
     address: &str,
     path: &str,
     requests: u64,
-    think: Duration,
     counts: &mut Counts,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<(), &'static str> {
     let mut stream = TcpStream::connect(address).map_err(|e| kind(&e))?;
     let _ = stream.set_nodelay(true);
     stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|e| kind(&e))?;
     for nth in 1..=requests {
+        if nth > 1 {
+            counts.think();
+            if is_over() || is_closed(&stream) {
+                return Ok(());
+            }
+        }
         let connection = if nth == requests { "close" } else { "keep-alive" };
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: {connection}\r\n\r\n");
@@ -115,10 +138,7 @@ fn converse(
         if nth == 1 {
             *counts.texts.entry(text).or_default() += 1;
         }
-        if !closes && nth < requests {
-            std::thread::sleep(think);
-        }
-        if closes || nth < requests && is_closed(&stream) {
+        if closes {
             return Ok(());
         }
     }
