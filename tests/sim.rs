@@ -9,8 +9,8 @@
 )]
 
 use dogwatch::core::{
-    Action, Cause, Event, Evidence, Generation, How, Next, Outcome, Policy, Report, Scale, Slot,
-    State, Supervisor, Time, Why, WorkerId,
+    Action, Cause, Event, Evidence, Generation, How, Lane, Lanes, Next, Outcome, Policy, Report,
+    Scale, Slot, State, Supervisor, Time, Turns, Why, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -55,6 +55,13 @@ struct Process {
     left: bool,
 }
 
+impl Process {
+    /// New connections may go to it.
+    fn serves(&self) -> bool {
+        self.admitted && !self.left
+    }
+}
+
 struct World {
     seed: u64,
     dice: Dice,
@@ -86,6 +93,11 @@ struct World {
     floor: usize,
     log: Vec<String>,
     verdict: Option<Report>,
+    /// Who is on which lane, as the shell keeps it where connections are steered.
+    lanes: Lanes,
+    /// Connections that nobody has accepted yet, by lane.
+    waiting: BTreeMap<Lane, u64>,
+    looks: u64,
 }
 
 impl World {
@@ -133,6 +145,9 @@ impl World {
             floor: 0,
             log: vec![],
             verdict: None,
+            lanes: Lanes::default(),
+            waiting: BTreeMap::new(),
+            looks: 0,
         };
         world.drain();
         world
@@ -164,6 +179,7 @@ impl World {
             self.relieve_the_primary();
         }
         self.check();
+        self.check_lanes();
     }
 
     /// The primary dies here, between any two actions, and the next one reads what was written down.
@@ -174,6 +190,9 @@ impl World {
         // One that is started again while it stops is to serve, not to stop.
         let stops = read.view().stopping.is_some();
         self.sup = if stops { read } else { read.revive(self.now).unwrap() };
+        let written = serde_json::to_vec(&self.lanes).unwrap();
+        self.lanes = serde_json::from_slice(&written).unwrap();
+        assert_eq!(serde_json::to_vec(&self.lanes).unwrap(), written, "not the same after reading");
     }
 
     fn perform(&mut self, action: Action) {
@@ -183,6 +202,7 @@ impl World {
                 let process = self.alive.get_mut(&id).expect("only the living are admitted");
                 assert!(!std::mem::replace(&mut process.admitted, true), "admitted twice");
                 process.ready = Some(self.now);
+                self.lanes.admit(id);
             }
             Action::Withdraw(id) => {
                 let process = self.alive.get_mut(&id).expect("only the living are withdrawn");
@@ -193,6 +213,9 @@ impl World {
                     self.floor == 0 || self.is_relieved(slot),
                     "withdrawn before its newcomer has settled"
                 );
+                let is_out = self.lanes.withdraw(id);
+                let lane = self.lanes.lane(id).expect("it has had a lane since it started");
+                assert!(is_out || !self.lanes.is_alone(id), "{lane} goes on being served by it");
                 let ms = self.dice.below(10_000);
                 self.later(ms, Event::Drained(id));
             }
@@ -244,6 +267,7 @@ impl World {
         assert!(watched != Some(generation), "a newcomer while the rollout waits for its canary");
         let process = Process { slot: slot.0, generation: generation.0, ..Process::default() };
         assert!(self.alive.insert(worker, process).is_none());
+        self.assign(worker, slot);
         let stormy = self.weather == Weather::Stormy;
         let ready = Event::Ready { worker, evidence: Evidence::Accepting };
         let soon = self.dice.below(2_000);
@@ -291,6 +315,93 @@ impl World {
             };
             self.later(ms, event);
         }
+    }
+
+    fn assign(&mut self, worker: WorkerId, slot: Slot) {
+        let slots = self.sup.slots();
+        self.lanes.grow(slots + self.policy.surge.min(slots) + 1);
+        let lanes: Vec<Lane> = (0..self.lanes.count()).map(Lane).collect();
+        let table = self.lanes.table(slots, Turns::InTurn, None);
+        let is_serving = self.lanes.serves_any();
+        let free: Vec<Lane> =
+            lanes.into_iter().filter(|lane| self.lanes.is_deserted(*lane)).collect();
+        let waits = |lane| self.waiting.get(&lane).is_some_and(|count| *count > 0);
+        let lane = self.lanes.assign(worker, slot, waits);
+        assert!(
+            free.is_empty() || self.lanes.is_alone(worker),
+            "shares {lane}, free were {free:?}"
+        );
+        let after = self.lanes.table(slots, Turns::InTurn, None);
+        assert!(!is_serving || table == after, "a start changes who gets connections");
+    }
+
+    /// It is gone with all that it had started, and what waited for it is others'.
+    fn leave(&mut self, worker: WorkerId) {
+        let (Some(lane), Some(slot)) = (self.lanes.lane(worker), self.lanes.slot(worker)) else {
+            return;
+        };
+        self.lanes.leave(worker);
+        assert_eq!(self.lanes.lane(worker), None);
+        // Whoever comes next in the slot serves what waits, if nobody is there already.
+        let is_last =
+            self.lanes.workers().iter().all(|other| self.lanes.slot(*other) != Some(slot));
+        if is_last && self.lanes.tenant(lane).is_none() && !self.lanes.is_deserted(lane) {
+            let mut next = self.lanes.clone();
+            let has_it = next.assign(WorkerId(u64::MAX), slot, |_| false) == lane;
+            let is_anothers = (0..self.slots + 9).map(Slot).filter(|s| *s != slot);
+            let mut anothers = is_anothers.filter(|other| {
+                let mut next = self.lanes.clone();
+                next.assign(WorkerId(u64::MAX), *other, |_| false) == lane
+            });
+            assert!(has_it || anothers.next().is_some(), "{lane} is nobody's");
+        }
+    }
+
+    /// Where connections go, and that each of them is somebody's.
+    fn check_lanes(&mut self) {
+        let (slots, canary) = (self.sup.slots(), self.sup.canary());
+        self.lanes.forget_beyond(slots);
+        let has_lanes = self.lanes.count() > 0;
+        let admitted: BTreeSet<Lane> = self
+            .alive
+            .iter()
+            .filter(|(_, p)| p.serves())
+            .filter_map(|(id, _)| self.lanes.lane(*id))
+            .collect();
+        self.looks += 1;
+        // The table of clients is long.
+        let kinds = [Turns::InTurn, Turns::ByClient].into_iter();
+        for turns in kinds.take(if self.looks.is_multiple_of(16) { 2 } else { 1 }) {
+            let table = self.lanes.table(slots, turns, canary);
+            assert!(!table.is_empty() || !has_lanes, "connections go anywhere");
+            let is_served = self.alive.values().any(|p| p.serves() && p.slot < slots);
+            if is_served {
+                let others = table.iter().find(|lane| !admitted.contains(lane));
+                assert_eq!(others, None, "who is withdrawn or gone is in {turns:?}: {table:?}");
+            }
+            for slot in 0..slots {
+                // A canary has only its share.
+                let mut own = self.alive.iter().filter(|(id, p)| {
+                    p.slot == slot && p.serves() && canary.is_none_or(|c| c.0 != **id)
+                });
+                if let Some((id, _)) = own.next_back() {
+                    let lane = self.lanes.lane(*id).unwrap();
+                    assert!(table.contains(&lane), "slot {slot} gets nothing: {turns:?} {table:?}");
+                }
+            }
+        }
+        // One more connection, and whoever is there accepts what waits.
+        let table = self.lanes.table(slots, Turns::InTurn, canary);
+        if !table.is_empty() {
+            let at = self.dice.below(table.len() as u64);
+            *self.waiting.entry(table[usize::try_from(at).unwrap()]).or_default() += 1;
+        }
+        let serves_any = self.lanes.serves_any();
+        let lanes = &self.lanes;
+        self.waiting.retain(|lane, _| {
+            let is_out = !table.contains(lane) && lanes.tenant(*lane).is_none();
+            !(lanes.is_served(*lane) || is_out && serves_any)
+        });
     }
 
     fn terminate(&mut self, worker: WorkerId, why: Why) {
@@ -462,8 +573,12 @@ impl World {
                     self.alive.remove(worker);
                 }
                 let left = *left && self.alive.contains_key(worker);
+                self.lanes.withdraw(*worker);
                 if let Event::Exited { worker, how, .. } = event {
                     self.send(Event::Exited { worker, how, left });
+                    if !left {
+                        self.leave(worker);
+                    }
                 }
                 return;
             }
@@ -472,11 +587,16 @@ impl World {
                     return;
                 }
                 self.alive.remove(worker);
+                let worker = *worker;
+                self.send(event);
+                self.leave(worker);
+                return;
             }
             Event::SpawnFailed { worker, .. } => {
                 if self.alive.remove(worker).is_none() {
                     return;
                 }
+                self.leave(*worker);
             }
             Event::Ready { worker, .. }
             | Event::Leaving(worker)
@@ -549,7 +669,7 @@ impl World {
     }
 
     /// Every slot is served, by this generation if one is named.
-    fn assert_served(&self, generation: Option<Generation>) {
+    fn assert_served(&mut self, generation: Option<Generation>) {
         assert_eq!(self.alive.len(), usize::from(self.slots), "alive {:?}", self.alive);
         for (id, process) in &self.alive {
             assert!(
@@ -561,6 +681,8 @@ impl World {
                 assert_eq!(process.generation, generation.0);
             }
         }
+        self.check_lanes();
+        assert!(self.waiting.is_empty(), "connections wait for nobody: {:?}", self.waiting);
         assert_eq!(self.reloading, None, "a reload without a verdict");
         assert_eq!(self.started, 1, "READY=1 was never said");
     }
