@@ -2,8 +2,8 @@
 //! [--tally]`.
 //!
 //! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
-//! the time is over or standard input ends; with `--think` it waits up to so long before each request but the first on a
-//! connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
+//! the time is over or standard input ends; with `--think` it waits for half to all of that before each request but
+//! the first on a connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
 //! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
 //! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
 //! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.

@@ -35,6 +35,8 @@ pub(crate) struct Unit {
     /// For the first primary alone.
     first: Option<(String, String)>,
     listener: Option<TcpListener>,
+    /// What is passed beside it, with its names.
+    more: Vec<(String, OwnedFd)>,
     address: SocketAddr,
     blocking: bool,
     store_max: Option<usize>,
@@ -69,6 +71,7 @@ impl Unit {
             first: None,
             address: listener.local_addr().unwrap(),
             listener: Some(listener),
+            more: vec![],
             blocking: false,
             store_max: None,
             alone: false,
@@ -98,6 +101,18 @@ impl Unit {
     pub(crate) fn nothing(mut self) -> Self {
         self.listener = None;
         self.address.set_port(free_port());
+        self
+    }
+
+    /// No socket is passed; this is what it will listen on.
+    pub(crate) fn at(mut self, address: SocketAddr) -> Self {
+        (self.listener, self.address) = (None, address);
+        self
+    }
+
+    /// These sockets are passed, and no others, at this address.
+    pub(crate) fn passing(mut self, address: SocketAddr, sockets: Vec<(String, OwnedFd)>) -> Self {
+        (self.listener, self.more, self.address) = (None, sockets, address);
         self
     }
 
@@ -237,6 +252,12 @@ impl Manager {
             fcntl(listener, FcntlArg::F_SETFL(flag)).unwrap();
             names.push("web");
             sources.push(listener.as_fd());
+        }
+        for (name, socket) in &self.unit.more {
+            let flag = if self.unit.blocking { OFlag::empty() } else { OFlag::O_NONBLOCK };
+            fcntl(socket, FcntlArg::F_SETFL(flag)).unwrap();
+            names.push(name);
+            sources.push(socket.as_fd());
         }
         let from_socket = sources.len();
         for stored in &state.store {
@@ -477,6 +498,10 @@ impl Manager {
     /// Asks for a path and returns the body of the answer.
     pub(crate) fn get(&self, path: &str) -> String {
         get(self.address, path)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.unit.folder()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -26,6 +26,11 @@ pub(crate) fn load_client() -> PathBuf {
     dogwatch().with_file_name("examples").join("load")
 }
 
+/// The server without any code for its end, which is built with the tests as an example.
+pub(crate) fn abrupt() -> PathBuf {
+    dogwatch().with_file_name("examples").join("abrupt")
+}
+
 /// Says what is missing, and fails where nothing may be missing (CI=true).
 pub(crate) fn skip(what: &str) -> bool {
     assert!(std::env::var_os("CI").is_none(), "skipped: {what}; in CI nothing may be skipped");
