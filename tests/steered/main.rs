@@ -126,7 +126,7 @@ fn assert_even(counts: &BTreeMap<u16, usize>, slots: usize) {
     assert!(counts.len() == slots && most - least <= slack, "{counts:?}");
 }
 
-/// After a disturbance: waits until each of so many slots is given the same.
+/// After load or a disturbance, when a lane may rest for a while: waits until each of so many slots is given the same.
 fn becomes_even(address: SocketAddr, slots: usize) {
     wait_for("an even spread", || {
         let counts = tally(address, slots * 50);
