@@ -43,6 +43,8 @@ fn a_killed_worker_takes_with_it_only_what_it_was_answering() {
         // There are no more open connections than clients, and a third of them was its own.
         let clients = load(&manager, &["--clients", "12"]);
         let pid = pid_of(&manager, slot);
+        // By then the clients are at it.
+        tally(manager.address, 300);
         signal(pid, Signal::SIGKILL);
         manager.says("was ended by SIGKILL");
         manager.says("is ready after");
