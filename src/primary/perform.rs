@@ -317,7 +317,12 @@ impl Primary {
         }
         let left = process.has_left_others();
         process.known.is_left = left;
-        self.balance.withdraw(worker);
+        if left {
+            self.balance.withdraw(worker);
+        } else {
+            // Before its replacement looks for a lane.
+            self.balance.leave(worker);
+        }
         if let Some(last) =
             self.last_failure.as_mut().filter(|last| last.failure.worker == worker.0)
         {
