@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// How many sockets are heard with one call.
+const AT_ONCE: usize = 64;
+
 /// An epoll set in tokio's own: it is readable when one of its sockets is that was armed.
 #[derive(Debug)]
 pub struct Bell {
@@ -48,13 +51,26 @@ impl Bell {
     pub async fn rung(&self) -> io::Result<()> {
         loop {
             let mut guard = self.watched.readable().await?;
-            let mut events = [EpollEvent::empty(); 64];
-            let count = self.set.wait(&mut events, EpollTimeout::ZERO)?;
-            if count > 0 {
+            if self.hear()? > 0 {
                 return Ok(());
             }
             guard.clear_ready();
         }
+    }
+
+    /// Takes note of what has rung meanwhile. A socket that rings and is not heard goes on ringing, and wakes tokio for
+    /// each connection that comes to it.
+    ///
+    /// # Errors
+    /// As epoll_wait(2).
+    pub fn hush(&self) -> io::Result<()> {
+        while self.hear()? == AT_ONCE {}
+        Ok(())
+    }
+
+    fn hear(&self) -> io::Result<usize> {
+        let mut events = [EpollEvent::empty(); AT_ONCE];
+        Ok(self.set.wait(&mut events, EpollTimeout::ZERO)?)
     }
 }
 
@@ -83,5 +99,12 @@ mod tests {
         listener.accept().unwrap();
         bell.arm(&listener).unwrap();
         assert!(is_silent().await);
+        // What was hushed has to be armed again.
+        let third = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        bell.hush().unwrap();
+        assert!(is_silent().await);
+        bell.arm(&listener).unwrap();
+        bell.rung().await.unwrap();
+        drop(third);
     }
 }

@@ -72,6 +72,10 @@ pub(super) async fn watch(shared: Shared) {
             for (lane, worker, pid) in std::mem::take(&mut eyes.stuck) {
                 rescue(&shared, lane, worker, pid).await;
             }
+            // Others than the one that rang are armed still.
+            if bell.hush().is_err() {
+                return;
+            }
             pause = if looked == Look::Busy { OFTEN } else { pause * 2 };
             tokio::time::sleep(pause).await;
         }
