@@ -10,12 +10,10 @@
 
 mod support;
 
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::{Primary, free_port, load_client, wait_until};
+use support::{Primary, free_port, load_client, median, processor_time, wait_until};
 
 const WORKERS: usize = 8;
 /// More than there are workers, so that somebody always waits.
@@ -192,11 +190,6 @@ fn load(port: u16, clients: &str, requests: &str, seconds: &str) -> Counted {
     }
 }
 
-/// The processor time that a process has had.
-fn processor_time(pid: i32) -> Duration {
-    clock_gettime(clock_getcpuclockid(Pid::from_raw(pid)).unwrap()).unwrap().into()
-}
-
 /// The figures of one setup, one of each for each round.
 struct Measured {
     setup: Setup,
@@ -279,12 +272,6 @@ fn variation(spread: &[(i32, u64)]) -> f64 {
     let mean = counts.iter().sum::<f64>() / counts.len() as f64;
     let variance = counts.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / counts.len() as f64;
     variance.sqrt() / mean * 100.0
-}
-
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Ours is the first.

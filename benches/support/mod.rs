@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each benchmark uses its part")]
 
 use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,17 @@ pub(crate) fn wait_until(what: &str, pause: Duration, mut is_so: impl FnMut() ->
         assert!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(pause);
     }
+}
+
+/// The processor time that a process has had.
+pub(crate) fn processor_time(pid: i32) -> Duration {
+    clock_gettime(clock_getcpuclockid(Pid::from_raw(pid)).unwrap()).unwrap().into()
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A primary in the foreground, ended with this value.
@@ -76,11 +88,17 @@ impl Primary {
         self.folder.path().join("control")
     }
 
+    /// The workers: all children but the keeper.
     pub(crate) fn children(&self) -> Vec<i32> {
         let pid = self.pid();
         let text =
             std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let is_keeper = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(b"dogwatch: keeper")
+        };
+        let all = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+        all.filter(|pid| !is_keeper(pid)).collect()
     }
 
     pub(crate) fn status(&self, field: &str) -> u64 {
