@@ -96,10 +96,19 @@ pub fn stat(text: &str) -> Option<Stat> {
 /// Whether a process or thread is stopped, or has ended, by its `stat` (`proc_pid_stat(5)`, the third field).
 #[must_use]
 pub fn is_stopped(stat: &[u8]) -> bool {
+    state(stat).is_some_and(|state| b"TtZX".contains(&state))
+}
+
+/// Whether a process or thread runs or wants to, by its `stat`.
+#[must_use]
+pub fn is_runnable(stat: &[u8]) -> bool {
+    state(stat) == Some(b'R')
+}
+
+fn state(stat: &[u8]) -> Option<u8> {
     // The program's name, before it, may hold any bytes.
     let after_name = stat.iter().rposition(|byte| *byte == b')').map_or(0, |at| at + 1);
-    let state = stat[after_name..].iter().find(|byte| !byte.is_ascii_whitespace());
-    state.is_some_and(|state| b"TtZX".contains(state))
+    stat[after_name..].iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
 /// Returns the inodes of the open connections on a local port (established, or closed by the other side only), from `/proc/PID/net/tcp` or `tcp6`
@@ -218,6 +227,7 @@ mod tests {
             (")", false),
         ] {
             assert_eq!(is_stopped(stat.as_bytes()), stopped, "{stat}");
+            assert_eq!(is_runnable(stat.as_bytes()), stat.ends_with("R 1"), "{stat}");
         }
     }
 

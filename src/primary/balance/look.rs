@@ -7,6 +7,7 @@ use super::rescue::rescue;
 use super::{Shared, Steering};
 use crate::config::values::Steer;
 use crate::core::{Lane, Time, WorkerId};
+use crate::protocol::procfs;
 use crate::sys::bell::Bell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,9 +40,23 @@ struct Seen {
     /// When one was accepted last, or the queue was empty.
     moved: Time,
     is_stuck: bool,
+    /// The processor time that its worker had had when it waited for a processor.
+    ran: Option<u64>,
     /// It gets nothing until then.
     rests: Time,
     rest: Duration,
+}
+
+impl Seen {
+    /// Whether a process wants to run and has not, since this was asked last or at all: others would be no sooner.
+    fn waits_for_processor(&mut self, pid: Option<i32>) -> bool {
+        let Some((pid, ran)) = pid.and_then(|pid| Some((pid, time_run(pid)?))) else {
+            return false;
+        };
+        let waits = self.ran.is_none_or(|before| ran == before) && is_runnable(pid);
+        self.ran = Some(ran);
+        waits
+    }
 }
 
 /// What came of a look.
@@ -151,6 +166,7 @@ impl Eyes {
             accepted,
             moved: now,
             is_stuck: false,
+            ran: None,
             rests: Time::default(),
             rest: FIRST_REST,
         });
@@ -162,12 +178,16 @@ impl Eyes {
         if has_moved && !before.is_stuck {
             before.rest = FIRST_REST;
         }
+        let is_suspect = queue >= STALL && !has_moved;
         before.is_stuck = is_served
             && if before.is_stuck {
                 queue > 0 && !(has_moved && queue < STALL)
             } else {
-                queue >= STALL && !has_moved
+                is_suspect && !before.waits_for_processor(steering.pid_at(lane))
             };
+        if !is_suspect {
+            before.ran = None;
+        }
         (before.queue, before.accepted) = (queue, accepted);
         match (has_changed, queue) {
             (true, _) => Look::Busy,
@@ -219,4 +239,14 @@ fn open_files(pid: i32) -> Option<u32> {
     let count =
         if told > 0 { told } else { u64::try_from(fs::read_dir(&path).ok()?.count()).ok()? };
     u32::try_from(count).ok()
+}
+
+/// Whether a process wants to run; of several threads, the first.
+fn is_runnable(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| procfs::is_runnable(&stat))
+}
+
+/// Returns the nanoseconds of processor time that a process has had, its first thread.
+fn time_run(pid: i32) -> Option<u64> {
+    fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?.split(' ').next()?.parse().ok()
 }

@@ -289,6 +289,11 @@ impl Steering {
         Some(self.taken(self.memory.lanes.lane(worker)?)?.saturating_sub(before))
     }
 
+    /// The main process of who serves a lane.
+    fn pid_at(&self, lane: Lane) -> Option<i32> {
+        self.pids.get(&self.memory.lanes.tenant(lane)?).copied()
+    }
+
     fn queue(&self, lane: Lane) -> u32 {
         self.groups.iter().map(|group| group.queue(lane)).sum()
     }
