@@ -416,9 +416,9 @@ fn output_that_a_worker_has_closed_is_not_lost() {
 fn a_store_that_is_too_small_is_said_once_and_loses_nobody() {
     let mut manager = serving(demo().store_max(6));
     let clients = load(&manager);
-    let text = "the FD store has room for 6 descriptors and 30 may be needed";
+    let text = "the FD store has room for 6 descriptors and 29 may be needed";
     assert_eq!(manager.all_said().matches(text).count(), 1, "{}", manager.all_said());
-    assert!(manager.all_said().contains("hint: say FileDescriptorStoreMax=30 in the unit"));
+    assert!(manager.all_said().contains("hint: say FileDescriptorStoreMax=29 in the unit"));
     assert!(!manager.refused().is_empty());
     for generation in [2, 3] {
         let before = workers(&manager);

@@ -23,9 +23,9 @@ const NOW_AND_THEN: Duration = Duration::from_secs(1);
 /// One waits where the worker is just at another; two wait where it does not come back.
 const STALL: u32 = 2;
 /// What waits so long for a worker that is stuck is moved to others.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(10);
 /// A lane that was emptied gets nothing for so long, twice as long each time, …
-const FIRST_REST: Duration = Duration::from_millis(40);
+const FIRST_REST: Duration = Duration::from_millis(60);
 /// … and at most so long.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How often the connections of workers are counted.

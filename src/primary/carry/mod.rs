@@ -277,8 +277,11 @@ impl Primary {
     fn say_room(&self) {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         let policy = &launch.settings.policy;
-        // Two maps for each.
-        let sockets = self.listeners.own().count() + 2 * self.listeners.all.len();
+        let listeners = &self.listeners.all;
+        let own = listeners.iter().flat_map(|l| &l.sockets).filter(|socket| socket.is_own).count();
+        // What steers a listener is two maps.
+        let maps = 2 * listeners.iter().filter(|listener| listener.has_lanes()).count();
+        let sockets = own + maps;
         let needed = needed(policy.slots, policy.surge, sockets);
         if let Some(room) = room().filter(|room| self.manager.is_there() && *room < needed) {
             let text = format!(
