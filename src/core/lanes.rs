@@ -130,12 +130,13 @@ impl Lanes {
         self.homes.entry(slot).or_insert(lane);
     }
 
-    /// New connections go to a worker.
-    pub fn admit(&mut self, worker: WorkerId) {
-        if let Some(tenant) = self.tenants.get_mut(&worker) {
-            tenant.stage = Stage::Admitted;
-            self.homes.insert(tenant.slot, tenant.lane);
-        }
+    /// New connections go to a worker. Returns whether they did not before.
+    pub fn admit(&mut self, worker: WorkerId) -> bool {
+        let Some(tenant) = self.tenants.get_mut(&worker) else { return false };
+        let is_new = !tenant.is_admitted();
+        tenant.stage = Stage::Admitted;
+        self.homes.insert(tenant.slot, tenant.lane);
+        is_new
     }
 
     /// New connections go to a worker no more. Returns whether that is so: another who serves may share its lane.
@@ -235,9 +236,12 @@ impl Lanes {
         match (turns, canary) {
             (Turns::InTurn, None) => self.moving(served),
             (Turns::InTurn, Some((_, lane, percent))) => {
+                // Everybody has an entry.
+                let count =
+                    if served.len() + percent > HUNDRED { usize::from(MAX_LANES) } else { HUNDRED };
                 let mut others = self.moving(served).into_iter().cycle();
                 let entry = |at| if is_canarys(at, percent) { Some(lane) } else { others.next() };
-                (0..HUNDRED).filter_map(entry).collect()
+                (0..count).filter_map(entry).collect()
             }
             (Turns::ByClient, None) => by_client(&places, &served),
             (Turns::ByClient, Some((_, lane, percent))) => {
@@ -465,6 +469,27 @@ mod tests {
         // Slot 0 is the canary's without a canary.
         let moved = |(b, w): &(&Lane, &Lane)| b != w && **b != Lane(4);
         assert!(before.iter().zip(&with).filter(moved).count() <= 13);
+    }
+
+    #[test]
+    fn with_a_canary_everybody_has_an_entry() {
+        let mut lanes = serving(200, 202);
+        started(&mut lanes, 201, 0);
+        lanes.admit(WorkerId(201));
+        let shares = counts(&lanes.table(200, Turns::InTurn, Some((WorkerId(201), 5))));
+        assert_eq!((shares.len(), shares[&200]), (201, 13));
+    }
+
+    #[test]
+    fn slots_that_are_gone_have_no_home() {
+        let mut lanes = serving(4, 6);
+        for worker in [3, 4] {
+            lanes.withdraw(WorkerId(worker));
+            lanes.leave(WorkerId(worker));
+        }
+        assert!(!lanes.is_deserted(Lane(2)));
+        lanes.forget_beyond(2);
+        assert!(lanes.is_deserted(Lane(2)) && lanes.is_deserted(Lane(3)));
     }
 
     #[test]

@@ -43,6 +43,7 @@ use carry::upgrade::Upgrade;
 use carry::{Notebook, Passed, Past};
 use channel::Channels;
 use control::{Control, Events, Question};
+use drain::Pace;
 use listeners::{Listeners, Obtained};
 use log::{Level, Log};
 use news::News;
@@ -101,6 +102,8 @@ struct Primary {
     listeners: Listeners,
     channels: Channels,
     balance: Balance,
+    /// Of looks at the connections of workers that drain.
+    pace: Pace,
     /// What was said of it, each thing once.
     said: BTreeSet<String>,
     workers: BTreeMap<WorkerId, Process>,
@@ -248,6 +251,7 @@ impl Primary {
             listeners,
             channels,
             balance,
+            pace: Pace::default(),
             said: BTreeSet::new(),
             workers: BTreeMap::new(),
             outputs: JoinSet::new(),

@@ -92,12 +92,20 @@ impl Primary {
         let Some(launch) = self.launches.get(&process.generation) else { return false };
         let settings = &launch.settings;
         let is_alone = lane.is_some();
-        if settings.handoff == Handoff::Fd && !is_alone && settings.stop_when == StopWhen::AtOnce {
+        // Who was to have sockets of its own and shares them is given connections until it is told to stop.
+        let is_told_at_once =
+            settings.stop_when == StopWhen::AtOnce || settings.balance.is_steered();
+        if settings.handoff == Handoff::Fd && !is_alone && is_told_at_once {
             return false;
         }
         let locals = self.listeners.locals();
-        let mut leaving =
-            Leaving::new(process.pid().as_raw(), lane.unwrap_or_default(), locals, settings);
+        let mut leaving = Leaving::new(
+            process.pid().as_raw(),
+            lane.unwrap_or_default(),
+            locals,
+            settings,
+            self.pace.clone(),
+        );
         if self.core.is_stopping() {
             // Nobody will serve their next request.
             leaving.hurry();
@@ -153,7 +161,7 @@ impl Primary {
     }
 
     /// What the table is made for.
-    fn set_table(&mut self) {
+    pub(super) fn set_table(&mut self) {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         if let Balance::Steered(steer) = launch.settings.balance {
             let (slots, canary) = (self.core.slots(), self.core.canary());
@@ -349,7 +357,7 @@ async fn drain(leaving: Leaving, worker: WorkerId, news: mpsc::Sender<News>) {
             "cannot close idle connections of worker {worker}: {error}; its clients have its drain time to do that"
         );
         let is_forbidden = error.raw_os_error() == Some(libc::EPERM);
-        let hint = is_forbidden.then(|| "say SystemCallFilter=pidfd_getfd in the unit".to_owned());
+        let hint = is_forbidden.then(|| "say SystemCallFilter=pidfd_getfd in the unit; kernel.yama.ptrace_scope may forbid it too".to_owned());
         let _ = news.try_send(News::Trouble { text, hint });
     };
     let left = drained(leaving, unclosed).await;

@@ -23,7 +23,7 @@ pub enum Name {
     Keeper,
     /// A listener that the primary opened itself: its position and its name.
     Listener(u16, String),
-    /// The map with the sockets that connections to a listener are steered to: the listener's position.
+    /// The map with the sockets that connections to a listener are steered to: the listener's number.
     Lanes(u16),
     /// The map with the table that they are steered by.
     Table(u16),

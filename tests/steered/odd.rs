@@ -15,11 +15,6 @@ use std::os::unix::net::UnixStream;
 
 const STEERED: [&str; 6] = ["--balance", "steered", "-n", "3", "--drain", "2s"];
 
-/// Three workers without the server's own drawbacks: they stop as they should.
-fn demo() -> Unit {
-    Unit::demo(&[&["--name", "app", "--settle", "10ms"], &STEERED[..]].concat(), &[])
-}
-
 #[test]
 fn too_few_sockets_that_were_passed_are_made_more() {
     if may_not_steer() {
@@ -39,7 +34,10 @@ fn a_socket_that_does_not_share_its_address_is_shared_by_all_and_that_is_said() 
     if may_not_steer() {
         return;
     }
-    let mut manager = serving(demo(), 3);
+    // Nobody waits so long: under load a worker that shares its socket is never idle.
+    let patient =
+        ["--name", "app", "--settle", "10ms", "--balance", "steered", "-n", "3", "--drain", "1h"];
+    let mut manager = serving(Unit::demo(&patient, &[]), 3);
     assert!(manager.get("/").contains("hello"));
     let one = short(&manager);
     reload(&mut manager, 2, 3);

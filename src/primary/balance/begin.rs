@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::config::values::{Balance as Asked, Steer};
 use crate::core::{Lanes, Policy};
 use crate::protocol::store::Name;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
@@ -41,15 +41,16 @@ pub(in super::super) fn begin(
     }
     let slots = settings.policy.slots;
     let mut groups = vec![];
+    let keys = keys(listeners);
     for (at, listener) in listeners.all.iter_mut().enumerate() {
         said.extend(make_lanes(listener, slots, &settings.policy, settings.blocking));
         if !listener.has_lanes() {
             continue;
         }
-        let position = u16::try_from(at).unwrap_or(u16::MAX);
-        let maps = (carried.remove(&Name::Lanes(position)), carried.remove(&Name::Table(position)));
+        let key = keys[at];
+        let maps = (carried.remove(&Name::Lanes(key)), carried.remove(&Name::Table(key)));
         let maps = if let (Some(lanes), Some(table)) = maps { Some((lanes, table)) } else { None };
-        match group::begin(at, listener, maps, is_first) {
+        match group::begin((at, key), listener, maps, is_first) {
             Ok((group, lesser)) => {
                 said.extend(lesser.map(|lesser| say_lesser(listener, steer, lesser)));
                 groups.push(group);
@@ -71,6 +72,14 @@ pub(in super::super) fn begin(
     Beginning { balance: Balance { shared, why }, said }
 }
 
+/// Returns the number of each listener in the FD store: its place by name and address. Their order may be another when they
+/// are passed again.
+fn keys(listeners: &Listeners) -> Vec<u16> {
+    let names: Vec<_> = listeners.addresses().collect();
+    let place = |one| names.iter().filter(|other| *other < one).count();
+    names.iter().map(|one| u16::try_from(place(one)).unwrap_or(u16::MAX)).collect()
+}
+
 impl Shared {
     fn new(steering: Steering) -> Self {
         Self { steering: Arc::new(Mutex::new(steering)), nudge: Arc::new(Notify::new()) }
@@ -79,7 +88,15 @@ impl Shared {
 
 impl Steering {
     fn new(memory: Memory, groups: Vec<Group>, wish: Wish) -> Self {
-        Self { memory, groups, wish, written: None, pids: BTreeMap::new(), is_held: true }
+        Self {
+            memory,
+            groups,
+            wish,
+            written: None,
+            pids: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            is_held: true,
+        }
     }
 }
 

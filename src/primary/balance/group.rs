@@ -6,7 +6,7 @@ use crate::config::values::Steer;
 use crate::core::{Lane, MAX_LANES};
 use crate::protocol::diag::{self, Family, State};
 use crate::protocol::steering::{
-    self, BLOCK, ClassicPick, Pick, UNSTEERED, classic, connections, program, stores,
+    self, BLOCK, ClassicPick, Pick, STILL, UNSTEERED, classic, connections, program, stores,
 };
 use crate::sys::bpf::{self, Maps};
 use crate::sys::{diag as netlink, socket, tcp};
@@ -21,6 +21,8 @@ use std::time::Duration;
 pub(super) struct Group {
     /// Its position among the listeners.
     pub(super) at: usize,
+    /// Its number in the FD store.
+    pub(super) key: u16,
     pub(super) is_datagram: bool,
     pub(super) sockets: Vec<Socket>,
     means: Means,
@@ -46,14 +48,14 @@ pub(super) struct Lesser {
 /// # Errors
 /// Why it cannot at all.
 pub(super) fn begin(
-    at: usize,
+    (at, key): (usize, u16),
     listener: &Listener,
     carried: Option<(OwnedFd, OwnedFd)>,
     is_first: bool,
 ) -> Result<(Group, Option<Lesser>), Lesser> {
     let sockets = listener.sockets.clone();
     let is_datagram = socket::is_datagram(&sockets[0].fd).unwrap_or(false);
-    let group = |means| Group { at, is_datagram, sockets: sockets.clone(), means };
+    let group = |means| Group { at, key, is_datagram, sockets: sockets.clone(), means };
     if let Some(maps) = carried.and_then(|carried| resumed(carried, &sockets)) {
         return Ok((group(Means::Program(maps)), None));
     }
@@ -61,6 +63,10 @@ pub(super) fn begin(
         Ok(maps) => return Ok((group(Means::Program(maps)), None)),
         Err(lesser) => lesser,
     };
+    // What steered for the last primary goes on: where its workers are is not known yet.
+    if !is_first {
+        return Ok((group(Means::Classic), Some(lesser)));
+    }
     // The members are told apart by the order in which they were bound, and somebody else's may be among them.
     let strangers = strangers(&sockets).unwrap_or(0);
     if strangers > 0 {
@@ -69,10 +75,6 @@ pub(super) fn begin(
             lesser.why
         );
         return Err(Lesser { why, ..lesser });
-    }
-    // What steered for the last primary goes on: where its workers are is not known yet.
-    if !is_first {
-        return Ok((group(Means::Classic), Some(lesser)));
     }
     // All on one lane, and on one where the first worker will be looked for.
     let waits = |socket: &Socket| tcp::queue_length(&socket.fd).is_ok_and(|length| length > 0);
@@ -254,9 +256,38 @@ impl Group {
     pub(super) fn move_queue(&self, lane: Lane) -> io::Result<()> {
         let (Means::Program(maps), false) = (&self.means, self.is_datagram) else { return Ok(()) };
         let Some(socket) = self.sockets.get(usize::from(lane.0)) else { return Ok(()) };
+        // Before Linux 5.19 whoever has given up the right may not put it back.
+        if maps.holds(lane.0.into(), &socket.fd).is_err() {
+            return Ok(());
+        }
         socket::close_down(&socket.fd)?;
+        self.listen(lane)
+    }
+
+    /// A lane that was shut down listens again.
+    ///
+    /// # Errors
+    /// As listen(2) and bpf(2).
+    pub(super) fn listen(&self, lane: Lane) -> io::Result<()> {
+        let (Means::Program(maps), false) = (&self.means, self.is_datagram) else { return Ok(()) };
+        let Some(socket) = self.sockets.get(usize::from(lane.0)) else { return Ok(()) };
         socket::listen_again(&socket.fd)?;
+        if maps.holds(lane.0.into(), &socket.fd)? {
+            return Ok(());
+        }
         maps.put(lane.0.into(), &socket.fd)
+    }
+
+    /// Notes whom we hold still; 0 for nobody.
+    pub(super) fn note_still(&self, pid: i32) {
+        if let Some(maps) = self.maps() {
+            maps.store_u32(STILL, pid.cast_unsigned());
+        }
+    }
+
+    pub(super) fn held_still(&self) -> Option<i32> {
+        let pid = self.maps()?.load_u32(STILL)?.cast_signed();
+        (pid > 1).then_some(pid)
     }
 }
 

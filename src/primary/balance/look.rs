@@ -11,7 +11,7 @@ use crate::protocol::procfs;
 use crate::sys::bell::Bell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How often it is looked under load, …
@@ -22,8 +22,14 @@ const SELDOM: Duration = Duration::from_millis(16);
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 /// One waits where the worker is just at another; two wait where it does not come back.
 const STALL: u32 = 2;
-/// What waits so long for a worker that is stuck is moved to others.
+/// … and one that waits so long.
+const LONE: Duration = Duration::from_secs(1);
+/// What waits so long for a worker that is stuck is moved to others, …
 const PATIENCE: Duration = Duration::from_millis(10);
+/// … and so long for one that starts, or gets nothing any more: it has no other lane to be busy with.
+const MORE_PATIENCE: Duration = Duration::from_millis(100);
+/// Handshakes that were under way to a lane when it left the table are waited for, but for so long at most.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// A lane that was emptied gets nothing for so long, twice as long each time, …
 const FIRST_REST: Duration = Duration::from_millis(60);
 /// … and at most so long.
@@ -72,12 +78,13 @@ enum Look {
 
 /// Watches for ever.
 pub(super) async fn watch(shared: Shared) {
-    let Ok(bell) = Bell::new() else { return };
+    // Without one it is looked now and then.
+    let bell = Bell::new().ok();
     let mut eyes = Eyes::default();
     loop {
-        let is_waiting = arm(&bell, &shared);
+        let is_waiting = bell.as_ref().is_none_or(|bell| arm(bell, &shared));
         tokio::select! {
-            rung = bell.rung() => if rung.is_err() { return },
+            () = rung(bell.as_ref()) => {}
             () = shared.nudge.notified() => {}
             () = tokio::time::sleep(NOW_AND_THEN), if is_waiting => {}
         }
@@ -88,12 +95,20 @@ pub(super) async fn watch(shared: Shared) {
                 rescue(&shared, lane, worker, pid).await;
             }
             // Others than the one that rang are armed still.
-            if bell.hush().is_err() {
-                return;
+            if let Some(bell) = &bell {
+                let _ = bell.hush();
             }
             pause = if looked == Look::Busy { OFTEN } else { pause * 2 };
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+async fn rung(bell: Option<&Bell>) {
+    match bell {
+        // One that fails is asked again with the next connection that is noticed otherwise.
+        Some(bell) if bell.rung().await.is_ok() => {}
+        Some(_) | None => std::future::pending().await,
     }
 }
 
@@ -119,9 +134,9 @@ struct Eyes {
     lanes: BTreeMap<Lane, Seen>,
     /// Workers to be relieved of what waits for them.
     stuck: Vec<(Lane, WorkerId, i32)>,
+    /// The other ends of handshakes that may be for a lane that has left the table, and since when.
+    handshakes: BTreeMap<Lane, (Time, BTreeSet<SocketAddr>)>,
     counted: Time,
-    /// The fewest descriptors that a worker was seen with: what it has beside its connections.
-    fewest: BTreeMap<WorkerId, u32>,
 }
 
 impl Eyes {
@@ -137,20 +152,25 @@ impl Eyes {
                 Look::Quiet => seen,
             };
         }
-        let stuck: BTreeSet<Lane> = self
-            .lanes
-            .iter()
-            .filter(|(_, seen)| seen.is_stuck || seen.rests > now)
-            .map(|(lane, _)| *lane)
-            .collect();
-        // Where each client has its worker it waits for that.
-        if steering.wish.steer != Steer::ClientIp && steering.memory.lanes.set_stuck(stuck) {
-            steering.write();
-            look = Look::Busy;
+        // Without the program it is not known what was accepted, and nothing can be moved.
+        if steering.can_move() {
+            steering.mend();
+            let is_out = |(_, seen): &(&Lane, &Seen)| seen.is_stuck || seen.rests > now;
+            let mut stuck: BTreeSet<Lane> =
+                self.lanes.iter().filter(is_out).map(|(lane, _)| *lane).collect();
+            // Where each client has its worker it waits for that.
+            if steering.wish.steer == Steer::ClientIp {
+                stuck.clear();
+            }
+            stuck.extend(&steering.broken);
+            if steering.memory.lanes.set_stuck(stuck) {
+                steering.write();
+                look = Look::Busy;
+            }
+            self.rescue(steering, now);
         }
-        self.rescue(steering, now);
         if steering.wish.steer == Steer::LeastConnections && now.since(self.counted) >= COUNT {
-            self.count(steering);
+            steering.count_connections();
             self.counted = now;
         }
         look
@@ -178,7 +198,8 @@ impl Eyes {
         if has_moved && !before.is_stuck {
             before.rest = FIRST_REST;
         }
-        let is_suspect = queue >= STALL && !has_moved;
+        let is_long = queue > 0 && now.since(before.moved) >= LONE;
+        let is_suspect = (queue >= STALL || is_long) && !has_moved;
         before.is_stuck = is_served
             && if before.is_stuck {
                 queue > 0 && !(has_moved && queue < STALL)
@@ -198,47 +219,46 @@ impl Eyes {
 
     /// Moves what waits where nobody is, and what has waited too long for somebody who is stuck.
     fn rescue(&mut self, steering: &mut Steering, now: Time) {
-        for (lane, seen) in &mut self.lanes {
-            if seen.queue == 0 {
+        let lanes: Vec<Lane> = self.lanes.keys().copied().collect();
+        for lane in lanes {
+            let Some(seen) = self.lanes.get(&lane).copied() else { continue };
+            if seen.queue == 0 || !steering.is_out_of_turn(lane) {
+                self.handshakes.remove(&lane);
                 continue;
             }
-            let Some(worker) = steering.memory.lanes.tenant(*lane) else {
-                steering.clear(*lane);
+            let tenant = steering.memory.lanes.tenant(lane);
+            let patience = match tenant {
+                None => Duration::ZERO,
+                Some(_) if !steering.memory.lanes.is_served(lane) => MORE_PATIENCE,
+                Some(_) if seen.is_stuck => PATIENCE,
+                Some(_) => continue,
+            };
+            let is_due = now.since(seen.moved) >= patience && steering.memory.lanes.serves_any();
+            if !is_due || !self.is_quiet(lane, steering, now) {
+                continue;
+            }
+            let Some(worker) = tenant else {
+                steering.move_queue(lane);
                 continue;
             };
-            let is_out = steering.is_out_of_turn(*lane);
-            if !seen.is_stuck || !is_out || now.since(seen.moved) < PATIENCE {
-                continue;
+            if let Some(pid) = steering.pids.get(&worker).copied()
+                && let Some(seen) = self.lanes.get_mut(&lane)
+            {
+                self.stuck.push((lane, worker, pid));
+                (seen.rests, seen.moved) = (now + seen.rest, now);
+                seen.rest = (seen.rest * 2).min(LONGEST_REST);
             }
-            let Some(pid) = steering.pids.get(&worker).copied() else { continue };
-            self.stuck.push((*lane, worker, pid));
-            (seen.rests, seen.moved) = (now + seen.rest, now);
-            seen.rest = (seen.rest * 2).min(LONGEST_REST);
         }
     }
 
-    /// Counts the connections of each worker by its open descriptors, which costs one call.
-    fn count(&mut self, steering: &Steering) {
-        let pids = &steering.pids;
-        self.fewest.retain(|worker, _| pids.contains_key(worker));
-        for (worker, pid) in pids {
-            let Some(lane) = steering.memory.lanes.lane(*worker) else { continue };
-            let Some(open) = open_files(*pid) else { continue };
-            let fewest = self.fewest.entry(*worker).or_insert(open);
-            *fewest = open.min(*fewest);
-            let count = open.saturating_sub(*fewest).saturating_add(steering.queue(lane));
-            steering.groups.iter().for_each(|group| group.count(lane, count));
-        }
+    /// Whether no handshake is under way that may be for a lane which has left the table: it would end in a reset.
+    fn is_quiet(&mut self, lane: Lane, steering: &Steering, now: Time) -> bool {
+        let under_way = steering.handshakes();
+        let (since, expected) =
+            self.handshakes.entry(lane).or_insert_with(|| (now, under_way.clone()));
+        expected.retain(|peer| under_way.contains(peer));
+        expected.is_empty() || now.since(*since) >= HANDSHAKE
     }
-}
-
-/// Returns how many descriptors a process has open: the size of its directory, which kernels before 6.2 do not tell.
-fn open_files(pid: i32) -> Option<u32> {
-    let path = format!("/proc/{pid}/fd");
-    let told = fs::metadata(&path).ok()?.size();
-    let count =
-        if told > 0 { told } else { u64::try_from(fs::read_dir(&path).ok()?.count()).ok()? };
-    u32::try_from(count).ok()
 }
 
 /// Whether a process wants to run; of several threads, the first.

@@ -5,17 +5,20 @@
 //! |---|---|
 //! | `group` | the sockets of one listener, and what makes the kernel pick among them |
 //! | `begin` | which listeners are steered, with what rights, and what is said where one is not |
+//! | `count` | how many connections each worker has |
 //! | `look` | watching the queues while there is load |
 //! | `rescue` | moving what waits for a worker that is stuck |
 //!
 //! A connection is never touched here: what is steered are those that are yet to come.
 
 mod begin;
+mod count;
 mod group;
 mod look;
 mod rescue;
 
 pub(super) use begin::{Beginning, Said, begin};
+pub(super) use rescue::go_on;
 
 use super::carry::crash;
 use crate::config::values::{Balance as Asked, Steer};
@@ -24,7 +27,7 @@ use crate::protocol::control;
 use crate::sys::bpf::Maps;
 use group::Group;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -48,6 +51,9 @@ pub(super) struct Memory {
     /// What workers of a slot were given that are gone.
     #[serde(default)]
     given: BTreeMap<Slot, u64>,
+    /// The fewest descriptors that a worker was seen with since it serves.
+    #[serde(default)]
+    fewest: BTreeMap<WorkerId, u32>,
 }
 
 /// All of it.
@@ -60,6 +66,8 @@ struct Steering {
     written: Option<(Steer, Vec<Lane>, Vec<Lane>)>,
     /// The main processes of workers.
     pids: BTreeMap<WorkerId, i32>,
+    /// Lanes that do not listen, for something went wrong when they were moved: it is tried again.
+    broken: BTreeSet<Lane>,
     /// Nothing is written until everybody is taken back.
     is_held: bool,
 }
@@ -127,7 +135,9 @@ impl Balance {
                     steering.leave(worker);
                 }
             }
+            steering.memory.lanes.forget_beyond(steering.wish.slots);
             steering.is_held = false;
+            steering.note_still(0);
             steering.write();
         });
     }
@@ -161,9 +171,16 @@ impl Balance {
     /// New connections go to a worker.
     pub(super) fn admit(&self, worker: WorkerId) {
         self.with(|steering| {
-            steering.memory.lanes.admit(worker);
+            if steering.memory.lanes.admit(worker) {
+                steering.count_idle(worker);
+            }
             steering.write();
         });
+    }
+
+    /// Whom the last primary held still, should it have died meanwhile.
+    pub(super) fn held_still(&self) -> Option<i32> {
+        self.ask(Steering::held_still).flatten()
     }
 
     /// New connections go to a worker no more. Returns the sockets that it alone serves; `None` where it has none.
@@ -305,23 +322,14 @@ impl Steering {
 
     fn leave(&mut self, worker: WorkerId) {
         self.pids.remove(&worker);
-        let Some(lane) = self.memory.lanes.lane(worker) else { return };
         if let (Some(given), Some(slot)) = (self.given_to(worker), self.memory.lanes.slot(worker)) {
             *self.memory.given.entry(slot).or_default() += given;
         }
         self.memory.before.remove(&worker);
+        self.memory.fewest.remove(&worker);
         self.memory.lanes.leave(worker);
+        self.memory.lanes.forget_beyond(self.wish.slots);
         self.write();
-        self.clear(lane);
-    }
-
-    /// What waits on a lane without anybody goes to others, if there are any; else it waits for whoever comes.
-    fn clear(&self, lane: Lane) {
-        let lanes = &self.memory.lanes;
-        let is_out = !self.is_held && self.is_out_of_turn(lane);
-        if is_out && lanes.tenant(lane).is_none() && lanes.serves_any() && self.queue(lane) > 0 {
-            self.move_queue(lane);
-        }
     }
 
     /// Whether no connection goes to a lane. The other table, which is for datagrams, does not count: they are not moved.
@@ -332,11 +340,32 @@ impl Steering {
         })
     }
 
-    fn move_queue(&self, lane: Lane) {
-        for group in &self.groups {
-            // What cannot be moved waits where it is.
-            let _ = group.move_queue(lane);
+    /// Whether what waits on a lane can be moved.
+    fn can_move(&self) -> bool {
+        !self.is_held && self.groups.iter().all(|group| group.is_datagram || group.has_program())
+    }
+
+    fn move_queue(&mut self, lane: Lane) {
+        if self.groups.iter().any(|group| group.move_queue(lane).is_err()) {
+            self.broken.insert(lane);
         }
+    }
+
+    /// Lanes that do not listen do so again, if that can be done by now.
+    fn mend(&mut self) {
+        let groups = &self.groups;
+        self.broken.retain(|lane| groups.iter().any(|group| group.listen(*lane).is_err()));
+    }
+
+    /// Notes whom we are about to hold still, where it outlives us; 0 for nobody.
+    fn note_still(&self, pid: i32) {
+        if let Some(group) = self.groups.iter().find(|group| group.has_program()) {
+            group.note_still(pid);
+        }
+    }
+
+    fn held_still(&self) -> Option<i32> {
+        self.groups.iter().find_map(Group::held_still)
     }
 
     /// Puts the tables in force, if they are others than before.
@@ -357,23 +386,26 @@ impl Steering {
         if tables == self.written {
             return;
         }
-        if let Some((steer, in_turn, by_client)) = &tables {
+        // What is weighed is drawn once.
+        let is_even = steer == Steer::LeastConnections && canary.is_some();
+        let picks = if is_even { Steer::RoundRobin } else { steer };
+        if let Some((_, in_turn, by_client)) = &tables {
             for group in &self.groups {
                 // A classic program that the kernel does not take leaves the one before in force.
-                let _ = group.write(*steer, in_turn, by_client);
+                let _ = group.write(picks, in_turn, by_client);
             }
         }
         self.written = tables;
     }
 }
 
-/// The maps of a listener, by its position, for the next primary.
+/// The maps of a listener, by its number in the FD store, for the next primary.
 impl Balance {
-    pub(super) fn each_map(&self, mut put: impl FnMut(usize, &Maps)) {
+    pub(super) fn each_map(&self, mut put: impl FnMut(u16, &Maps)) {
         self.ask(|steering| {
             for group in &steering.groups {
                 if let Some(maps) = group.maps() {
-                    put(group.at, maps);
+                    put(group.key, maps);
                 }
             }
         });

@@ -17,11 +17,29 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Moves what waits on a lane whose worker is stuck, if it still does.
 pub(super) async fn rescue(shared: &Shared, lane: Lane, worker: WorkerId, pid: i32) {
-    let Some(_still) = Still::hold(pid).await else { return };
-    let steering = shared.lock();
+    {
+        let steering = shared.lock();
+        if steering.pids.get(&worker) != Some(&pid) {
+            return;
+        }
+        // Should we die before it goes on, the next primary finds this.
+        steering.note_still(pid);
+    }
+    let still = Still::hold(pid).await;
+    let mut steering = shared.lock();
     let is_its = steering.memory.lanes.lane(worker) == Some(lane);
-    if is_its && steering.memory.lanes.is_alone(worker) && steering.is_out_of_turn(lane) {
+    let is_alone = steering.memory.lanes.is_alone(worker);
+    if still.is_some() && is_its && is_alone && steering.is_out_of_turn(lane) {
         steering.move_queue(lane);
+    }
+    drop(still);
+    steering.note_still(0);
+}
+
+/// Lets a process go on, and what it has started, that a primary had held still when it died.
+pub(in super::super) fn go_on(pid: i32) {
+    for pid in family_of(pid) {
+        process::signal(Pid::from_raw(pid), Signal::SIGCONT);
     }
 }
 
@@ -42,7 +60,8 @@ impl Still {
         let held = Self { ours };
         for _ in 0..LOOKS {
             if all.iter().all(|pid| is_still(*pid)) {
-                return Some(held);
+                // Who was made meanwhile is not held, and might be in accept(2).
+                return (family_of(pid) == all).then_some(held);
             }
             tokio::time::sleep(LOOK).await;
         }

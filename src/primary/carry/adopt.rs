@@ -231,8 +231,10 @@ impl Primary {
         self.balance.is_born(who.worker, pid);
         if self.balance.is_steered() && self.balance.lane(who.worker).is_none() {
             let has: BTreeSet<u64> = sockets_of(pid).found.into_iter().map(|s| s.inode).collect();
-            if let Some(lane) = self.listeners.lane_of(&has) {
-                self.balance.settle(who.worker, who.slot, lane);
+            match self.listeners.lane_of(&has) {
+                Some(lane) => self.balance.settle(who.worker, who.slot, lane),
+                // One that has asked for none yet.
+                None => drop(self.balance.assign(who.worker, who.slot)),
             }
         }
     }

@@ -176,6 +176,12 @@ impl Primary {
         if !is_first && is_lost && !self.pids_on_channels().is_empty() {
             self.wants_relief = true;
         }
+        if let Some(pid) = self.balance.held_still()
+            && self.workers.values().any(|process| process.pid().as_raw() == pid)
+        {
+            super::balance::go_on(pid);
+        }
+        self.set_table();
         self.balance.release(|worker| self.workers.contains_key(&worker));
         // Not before: should we be killed while we take back, what the last one knew of the channels is still there.
         if let Some(notebook) = of_channels {
@@ -220,7 +226,6 @@ impl Primary {
         };
         listeners.own().for_each(|(name, fd)| keep(name, fd.as_fd()));
         balance.each_map(|at, maps| {
-            let at = u16::try_from(at).unwrap_or(u16::MAX);
             keep(Name::Lanes(at), maps.sockets());
             keep(Name::Table(at), maps.control());
         });

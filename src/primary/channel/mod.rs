@@ -32,6 +32,7 @@ pub(super) use place::Local;
 
 use super::News;
 use super::carry::{Notebook, crash};
+use super::clock;
 use super::drain::{Leaving, drained};
 use super::listeners::Listeners;
 use super::worker::Identity;
@@ -292,11 +293,13 @@ impl Channels {
         // Half of its time is left for what is busy then.
         let most = settings.policy.drain / 2;
         drop(tokio::spawn(async move {
+            let began = clock::now();
             if let Some(first) = first {
                 let _ = tokio::time::timeout(most, drained(first, drop)).await;
             }
             if !sockets.is_empty() {
-                quiet::wait(pid, sockets, most).await;
+                let passed = clock::now().since(began);
+                quiet::wait(pid, sockets, most.saturating_sub(passed)).await;
             }
             let holds = quiet::holds_channel(pid, inode);
             shared.disconnect(worker, message);

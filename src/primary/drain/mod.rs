@@ -25,6 +25,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often it is looked at first, …
@@ -41,6 +42,26 @@ const LOOKS: u32 = 2;
 const FAILURES: u32 = 10;
 /// So long handshakes are waited for; who does not answer in this time may as well be a flood.
 const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// All drains of an app take that part together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace {
+    /// Nobody is to look before this.
+    next: Arc<Mutex<Time>>,
+}
+
+impl Pace {
+    /// Returns how long it is until somebody may look.
+    fn wait(&self) -> Duration {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).since(clock::now())
+    }
+
+    /// A look has taken so long.
+    fn spent(&self, time: Duration) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = clock::now() + time * PART;
+    }
+}
 
 /// When idle connections are closed, counted from the beginning of the drain.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +84,7 @@ pub(super) struct Leaving {
     pub(super) close_idle: Option<Closing>,
     /// What it has accepted is waited for too, its descendants' included.
     pub(super) wait_for_connections: bool,
+    pub(super) pace: Pace,
 }
 
 impl Leaving {
@@ -73,6 +95,7 @@ impl Leaving {
         lane: Vec<OwnedFd>,
         locals: Vec<Local>,
         settings: &Settings,
+        pace: Pace,
     ) -> Self {
         let time = settings.policy.drain;
         let closing = Closing { idle: time / 2, just_answered: time * 3 / 4 };
@@ -82,6 +105,7 @@ impl Leaving {
             locals,
             close_idle: settings.close_idle.then_some(closing),
             wait_for_connections: settings.stop_when == StopWhen::Idle,
+            pace,
         }
     }
 
@@ -110,6 +134,13 @@ pub(super) async fn drained(leaving: Leaving, unclosed: impl FnOnce(io::Error)) 
     loop {
         // Before the first look too: a handshake that another processor was giving to this lane has been noted then.
         tokio::time::sleep(watch.pause).await;
+        loop {
+            let others = watch.leaving.pace.wait();
+            if others.is_zero() {
+                break;
+            }
+            tokio::time::sleep(others).await;
+        }
         let is_done = watch.look();
         if let Some(error) = watch.unclosed.take()
             && let Some(unclosed) = unclosed.take()
@@ -159,7 +190,8 @@ impl Watch {
             };
             // What was closed now will be gone in a moment.
             let longer = if self.left.closed > closed { SOON } else { self.pause * 3 / 2 };
-            self.pause = longer.min(late).max(clock::now().since(began) * PART);
+            self.pause = longer.min(late);
+            self.leaving.pace.spent(clock::now().since(began));
         }
         self.empty == LOOKS
     }

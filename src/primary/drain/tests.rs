@@ -55,6 +55,7 @@ fn leaving(lane: Option<&TcpListener>, local: &Local) -> Leaving {
         locals: vec![local.clone()],
         close_idle: None,
         wait_for_connections: true,
+        pace: Pace::default(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! | 4..8 | how many entries of the table count: 1 to 256; 0 leaves every connection to the kernel's hash | we |
 //! | 64..72 | turn: how many connections went in turn | the program |
 //! | 72..80 | unsteered: how many were left to the kernel's hash | the program |
+//! | 80..84 | still: the process that is held still while its lane is emptied, for a primary that comes after one that died then | we |
 //! | 128..1152 | table: 256 entries of 4 bytes, each the number of a lane | we |
 //! | 1152..2176 | connections: 4 bytes for each lane | both: the program adds 1 for each that it gives, we write what we have counted |
 //! | 2176..4224 | taken: 8 bytes for each lane, how many it was given | the program |
@@ -55,6 +56,9 @@ pub const TURN: usize = 64;
 
 /// Where the program counts the connections that it left to the kernel's hash: a u64.
 pub const UNSTEERED: usize = 72;
+
+/// Where the pid of a process stands that we hold still, or 0: a u32. The program has no use for it.
+pub const STILL: usize = 80;
 
 const TABLE: usize = 128;
 const CONNECTIONS: usize = TABLE + 4 * 256;
