@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
 fn signal(pid: i32, which: Signal) {
@@ -189,5 +190,33 @@ fn connections_go_on_being_steered_while_there_is_no_primary() {
     manager.says("took over from the last primary: 4 workers live");
     assert_even(&tally(manager.address, 400), 4);
     assert_eq!(ask(manager.address).generation, 1);
+    ends_clean(manager);
+}
+
+#[test]
+fn who_is_held_still_when_the_primary_dies_goes_on_with_the_next() {
+    if may_not_steer() {
+        return;
+    }
+    let flags = ["--balance", "steered", "-n", "2"];
+    let mut manager = serving(unit(&flags, &[]).env_once("DOGWATCH_CRASH_AT", "still"), 2);
+    let pid = pid_of(&manager, 0);
+    let mut waiting = vec![];
+    // It stalls, and what waits for it is about to be moved.
+    for _ in 0..200 {
+        if !manager.lives_on() {
+            break;
+        }
+        signal(pid, Signal::SIGUSR1);
+        waiting.extend(asking(manager.address, 8));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(manager.wait_crashed().signal(), Some(9));
+    manager.start();
+    manager.says("took over from the last primary: 2 workers live");
+    for client in &mut waiting {
+        client.hear();
+    }
+    becomes_even(manager.address, 2);
     ends_clean(manager);
 }

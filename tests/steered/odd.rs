@@ -8,6 +8,7 @@ use crate::{
     assert_even, bare, becomes_even, count, ends_clean, is_clean, may_not_steer, reload, serving,
     short, tally, unit, verb,
 };
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -199,5 +200,22 @@ fn lanes_that_were_passed_and_lanes_of_its_own_outlive_the_primary_together() {
     reload(&mut manager, 2, 2);
     is_clean("a connection for each request", one, 100);
     becomes_even(address, 6);
+    ends_clean(manager);
+}
+
+#[test]
+fn a_worker_of_a_shared_socket_is_told_to_stop_when_it_is_idle_if_that_is_wanted() {
+    let flags = ["-n", "1", "--stop-when", "idle", "--drain", "1h"];
+    let mut manager = serving(unit(&flags, &[]), 1);
+    let mut kept = Client::new(manager.address);
+    kept.send("keep-alive");
+    let first = kept.hear();
+    manager.signal(Signal::SIGHUP);
+    wait_for("its relief", || verb(&manager, &["list"]).contains("draining").then_some(()));
+    kept.send("keep-alive");
+    assert_eq!(kept.hear(), first);
+    assert!(!manager.all_said().contains("has gone"), "{}", manager.all_said());
+    drop(kept);
+    manager.says("reload done: generation 2 ");
     ends_clean(manager);
 }

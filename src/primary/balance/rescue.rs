@@ -1,6 +1,7 @@
 //! Moving what waits for a worker that is stuck. Its listener is shut down for a moment, and accept(2) on it fails then; so
 //! the worker and all that it has started are held still meanwhile, and go on as if nothing had been.
 
+use super::super::carry::crash;
 use super::super::ready::family_of;
 use super::Shared;
 use crate::core::{Lane, WorkerId};
@@ -26,6 +27,7 @@ pub(super) async fn rescue(shared: &Shared, lane: Lane, worker: WorkerId, pid: i
         steering.note_still(pid);
     }
     let still = Still::hold(pid).await;
+    crash::point("still");
     let mut steering = shared.lock();
     let is_its = steering.memory.lanes.lane(worker) == Some(lane);
     let is_alone = steering.memory.lanes.is_alone(worker);
