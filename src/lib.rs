@@ -43,7 +43,8 @@
 //! (`primary::carry`). So actions may be done twice, and are made so that it does not matter.
 //!
 //! The data plane goes beside this: `primary::channel` passes connections to Node's workers without an event or an action
-//! for each; the core says who is admitted and withdrawn.
+//! for each, and where workers are steered the kernel deals them by a table that `primary::balance` writes; the core says
+//! who is admitted and withdrawn, and [`core::Lanes`] on which *lane*, its own sockets, each worker is.
 //!
 //! Two rules keep it so: *the core never touches the world*, and *only `reconcile` decides* (events note facts; one
 //! function compares them with the goal). A new feature is one event, one field, one clause in `reconcile`, one
@@ -55,6 +56,7 @@
 //!
 //! - A rollout never lowers the number of ready workers below what it was.
 //! - At most one newcomer at a time, unless `surge` says otherwise, and none without a rollout.
+//! - A worker that is withdrawn or gone is in no table, as long as anybody is served.
 //! - SIGKILL only after the stop signal and its timeout, or when the operator hurries.
 //! - Every process that we made is on the roster until it is gone.
 //! - A generation and a worker's number are never used again, and settings are not forgotten while anybody could be
