@@ -4,16 +4,17 @@
 use nix::errno::Errno;
 use std::io;
 
+/// `CAP_BPF` (`linux/capability.h`), since Linux 5.8.
+pub const BPF: u64 = 39;
+
 /// `PR_CAP_AMBIENT` and what it does (`prctl(2)`, `linux/prctl.h`).
 const PR_CAP_AMBIENT: libc::c_int = 47;
 const IS_SET: libc::c_ulong = 1;
+const LOWER: libc::c_ulong = 3;
 const CLEAR_ALL: libc::c_ulong = 4;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: two sets of 32 each (`capget(2)`).
 const VERSION_3: u32 = 0x2008_0522;
-
-/// More than there are: 41 in Linux 6.
-const ALL: libc::c_ulong = 64;
 
 /// struct `__user_cap_header_struct`: 0 means the calling thread.
 #[repr(C)]
@@ -31,23 +32,9 @@ struct Sets {
     inheritable: u32,
 }
 
-/// Whether this process has any capability in its ambient set, which programs that it executes would have as well.
-#[must_use]
-pub fn has_ambient() -> bool {
-    (0..ALL).any(|capability| matches!(ambient(IS_SET, capability), Ok(1)))
-}
-
-/// Drops all capabilities of this process, for good but for programs that are privileged by themselves: what root executes,
-/// or a file with capabilities. It is done to the calling thread, and the primary has one.
-///
-/// # Errors
-/// As prctl(2) and capset(2); neither is known to fail.
-pub fn drop_capabilities() -> io::Result<()> {
-    keep(0)
-}
-
 /// Drops all capabilities of this process but those whose bits are set (`linux/capability.h` numbers them), and leaves none
-/// to programs that it executes; for the rest as [`drop_capabilities`].
+/// to programs that it executes, but what is privileged by itself: what root executes, or a file with capabilities. It is
+/// done to the calling thread, and the primary has one.
 ///
 /// # Errors
 /// As prctl(2) and capset(2): `EPERM` when it has not had them.
@@ -55,12 +42,6 @@ pub fn keep(capabilities: u64) -> io::Result<()> {
     ambient(CLEAR_ALL, 0)?;
     set(capabilities, 0)
 }
-
-/// `CAP_BPF` (`linux/capability.h`), since Linux 5.8.
-pub const BPF: u64 = 39;
-
-/// `_IS_SET` and `PR_CAP_AMBIENT_LOWER`.
-const LOWER: libc::c_ulong = 3;
 
 /// Drops one capability that was given to this process by the ambient set, and leaves the others. Returns whether it had
 /// it.
@@ -125,9 +106,8 @@ fn ambient(what: libc::c_ulong, capability: libc::c_ulong) -> io::Result<libc::c
 mod tests {
     use super::*;
 
-    /// `CAP_NET_RAW`, `CAP_BPF`.
+    /// `CAP_NET_RAW`.
     const NET_RAW: u64 = 13;
-    const BPF: u64 = 39;
     const RAISE: libc::c_ulong = 2;
 
     /// The sets of this thread: capabilities are dropped in one alone.
@@ -143,29 +123,23 @@ mod tests {
     }
 
     #[test]
-    fn ambient_capabilities_are_seen_and_dropped_with_all_others() {
+    fn one_capability_is_given_back_and_the_others_stay() {
         let both = 1 << NET_RAW | 1 << BPF;
         if set(both, both).is_err() {
             eprintln!("skipped: this test has no capabilities to drop");
             return;
         }
-        assert!(!has_ambient());
+        assert!(!give_back(BPF).unwrap(), "it was not given by the ambient set");
         ambient(RAISE, BPF).unwrap();
-        assert!(has_ambient());
-        assert_eq!(sets(), [bits(both), bits(both), bits(both), bits(1 << BPF)]);
+        ambient(RAISE, NET_RAW).unwrap();
+        assert_eq!(sets(), vec![bits(both); 4]);
+        assert!(give_back(BPF).unwrap());
+        assert_eq!(sets(), vec![bits(1 << NET_RAW); 4]);
         keep(1 << NET_RAW).unwrap();
-        assert!(!has_ambient());
         assert_eq!(sets(), [bits(0), bits(1 << NET_RAW), bits(1 << NET_RAW), bits(0)]);
-        drop_capabilities().unwrap();
+        keep(0).unwrap();
         assert_eq!(sets(), vec![bits(0); 4]);
         let error = keep(1 << NET_RAW).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-    }
-
-    #[test]
-    fn dropping_takes_no_right() {
-        drop_capabilities().unwrap();
-        drop_capabilities().unwrap();
-        assert_eq!(sets(), vec![bits(0); 4]);
     }
 }
