@@ -5,7 +5,7 @@ use crate::support::manager::Manager;
 use crate::support::wait_for;
 use crate::{
     app, assert_even, bare, becomes_even, count, ends_clean, is_clean, kept, load, may_not_steer,
-    pid_of, serving, short, tally, unit,
+    pid_of, serving, short, tally, unit, verb,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -90,6 +90,8 @@ fn who_waits_for_a_worker_that_stands_still_is_answered_by_others() {
         eprintln!("round {round}: {:?}", count(answers));
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         assert!(stat.rsplit_once(") ").unwrap().1.starts_with('T'), "nobody else lets it go on");
+        // Whoever lets it go on in the middle of a rescue lets it see its socket closed: that is over when this is answered.
+        verb(&manager, &["list"]);
         signal(pid, Signal::SIGCONT);
         wait_for("it to serve again", || (ask(manager.address).pid == pid).then_some(()));
     }
