@@ -99,6 +99,10 @@ fn a_stranger_at_the_same_address_gets_no_connection() {
     verb(&manager, &["scale", "app", "4"]);
     wait_for("the fourth", || (tally(manager.address, 4).len() == 4).then_some(()));
     assert_even(&tally(manager.address, 400), 4);
+    manager.kill();
+    manager.start();
+    manager.says("1 sockets that are not ours listen at the address of listener");
+    assert_even(&tally(manager.address, 400), 4);
     assert!(stranger.accept().is_err(), "it was given a connection");
     ends_clean(manager);
 }

@@ -62,6 +62,7 @@ pub(in super::super) fn begin(
         }
     }
     let why = said.first().map(|(text, _)| text.clone());
+    said.extend(groups.iter().filter_map(|group| say_strangers(&listeners.all[group.at], group)));
     let shared = (!groups.is_empty()).then(|| {
         let wish = Wish { steer, slots, canary: None };
         let lanes = groups.iter().map(|group| group.sockets.len()).min().unwrap_or(0);
@@ -169,6 +170,17 @@ fn make_lanes(
             Some(ways_out),
         )),
     }
+}
+
+/// Others at our address get nothing as long as we steer; whoever made them may wonder.
+fn say_strangers(listener: &Listener, group: &Group) -> Option<Said> {
+    let count = group.strangers();
+    let text = format!(
+        "{count} sockets that are not ours listen at the address of listener '{}' too; no connection goes there",
+        listener.name
+    );
+    let hint = "'ss -ltnp' shows whose they are".to_owned();
+    (count > 0).then_some((text, Some(hint)))
 }
 
 fn say_unsteered(listener: &Listener, why: &str, hint: Option<String>) -> Said {

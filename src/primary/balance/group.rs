@@ -168,6 +168,11 @@ impl Group {
         matches!(self.means, Means::Program(_))
     }
 
+    /// Counts the listening sockets at our address that are not ours; those of streams.
+    pub(super) fn strangers(&self) -> usize {
+        if self.is_datagram { 0 } else { strangers(&self.sockets).unwrap_or(0) }
+    }
+
     /// Returns the maps, for the next primary.
     pub(super) fn maps(&self) -> Option<&Maps> {
         match &self.means {
