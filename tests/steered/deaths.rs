@@ -222,3 +222,17 @@ fn who_is_held_still_when_the_primary_dies_goes_on_with_the_next() {
     becomes_even(manager.address, 2);
     ends_clean(manager);
 }
+
+#[test]
+fn who_waits_alone_is_left_to_the_worker_for_a_while() {
+    let Some(manager) = app("steered", 3, &[], &[]) else { return };
+    let pid = pid_of(&manager, 1);
+    // Nobody looks any more: what comes then has not waited since.
+    std::thread::sleep(Duration::from_millis(1500));
+    hold(pid);
+    let mut waiting = asking(manager.address, 3);
+    std::thread::sleep(Duration::from_millis(100));
+    signal(pid, Signal::SIGCONT);
+    assert!(waiting.iter_mut().any(|client| client.hear().pid == pid), "it was moved at once");
+    ends_clean(manager);
+}

@@ -192,7 +192,8 @@ impl Eyes {
         });
         let has_moved = accepted != before.accepted || taken.is_none() && queue < before.queue;
         let has_changed = has_moved || queue != before.queue;
-        if has_moved || queue == 0 {
+        // What has come since the last look, however long ago that was, has not waited for long.
+        if has_moved || queue == 0 || before.queue == 0 {
             before.moved = now;
         }
         if has_moved && !before.is_stuck {
