@@ -65,17 +65,6 @@ impl Seen {
     }
 }
 
-/// What came of a look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// Something has moved.
-    Busy,
-    /// Nothing has moved, and nothing waits.
-    Quiet,
-    /// Nothing has moved, and something waits.
-    Waiting,
-}
-
 /// Watches for ever.
 pub(super) async fn watch(shared: Shared) {
     // Without one it is looked now and then.
@@ -90,7 +79,7 @@ pub(super) async fn watch(shared: Shared) {
         }
         let mut pause = OFTEN;
         while pause <= SELDOM {
-            let looked = eyes.look(&mut shared.lock());
+            let is_busy = eyes.look(&mut shared.lock());
             for (lane, worker, pid) in std::mem::take(&mut eyes.stuck) {
                 rescue(&shared, lane, worker, pid).await;
             }
@@ -98,7 +87,7 @@ pub(super) async fn watch(shared: Shared) {
             if let Some(bell) = &bell {
                 let _ = bell.hush();
             }
-            pause = if looked == Look::Busy { OFTEN } else { pause * 2 };
+            pause = if is_busy { OFTEN } else { pause * 2 };
             tokio::time::sleep(pause).await;
         }
     }
@@ -140,17 +129,12 @@ struct Eyes {
 }
 
 impl Eyes {
-    fn look(&mut self, steering: &mut Steering) -> Look {
+    /// Returns whether anything has moved.
+    fn look(&mut self, steering: &mut Steering) -> bool {
         let now = clock::now();
-        let mut look = Look::Quiet;
+        let mut is_busy = false;
         for lane in (0..steering.memory.lanes.count()).map(Lane) {
-            let seen = self.look_at(lane, steering, now);
-            look = match look {
-                Look::Busy => Look::Busy,
-                _ if seen == Look::Busy => Look::Busy,
-                Look::Waiting => Look::Waiting,
-                Look::Quiet => seen,
-            };
+            is_busy |= self.look_at(lane, steering, now);
         }
         // Without the program it is not known what was accepted, and nothing can be moved.
         if steering.can_move() {
@@ -165,7 +149,7 @@ impl Eyes {
             stuck.extend(&steering.broken);
             if steering.memory.lanes.set_stuck(stuck) {
                 steering.write();
-                look = Look::Busy;
+                is_busy = true;
             }
             self.rescue(steering, now);
         }
@@ -173,10 +157,10 @@ impl Eyes {
             steering.count_connections();
             self.counted = now;
         }
-        look
+        is_busy
     }
 
-    fn look_at(&mut self, lane: Lane, steering: &Steering, now: Time) -> Look {
+    fn look_at(&mut self, lane: Lane, steering: &Steering, now: Time) -> bool {
         let queue = steering.queue(lane);
         let taken = steering.taken(lane);
         let accepted = taken.map_or(0, |taken| taken.saturating_sub(queue.into()));
@@ -211,11 +195,7 @@ impl Eyes {
             before.ran = None;
         }
         (before.queue, before.accepted) = (queue, accepted);
-        match (has_changed, queue) {
-            (true, _) => Look::Busy,
-            (false, 0) => Look::Quiet,
-            (false, _) => Look::Waiting,
-        }
+        has_changed
     }
 
     /// Moves what waits where nobody is, and what has waited too long for somebody who is stuck.

@@ -20,7 +20,6 @@ mod rescue;
 pub(super) use begin::{Beginning, Said, begin};
 pub(super) use rescue::go_on;
 
-use super::carry::crash;
 use crate::config::values::{Balance as Asked, Steer};
 use crate::core::{Lane, Lanes, Slot, Turns, WorkerId};
 use crate::protocol::control;
@@ -142,17 +141,15 @@ impl Balance {
         });
     }
 
-    /// Returns the lane of a worker that is about to be started, and whether it has that for itself.
-    pub(super) fn assign(&self, worker: WorkerId, slot: Slot) -> Option<(Lane, bool)> {
+    /// Gives a worker that is about to be started its lane.
+    pub(super) fn assign(&self, worker: WorkerId, slot: Slot) {
         self.with(|steering| {
             let Steering { memory, groups, .. } = steering;
             let waits = |lane| groups.iter().any(|group| group.queue(lane) > 0);
             let lane = memory.lanes.assign(worker, slot, waits);
             steering.note(worker, lane);
             steering.write();
-            crash::point("assigned");
-            (lane, steering.memory.lanes.is_alone(worker))
-        })
+        });
     }
 
     /// Notes on which lane a worker was found.

@@ -234,7 +234,7 @@ impl Primary {
             match self.listeners.lane_of(&has) {
                 Some(lane) => self.balance.settle(who.worker, who.slot, lane),
                 // One that has asked for none yet.
-                None => drop(self.balance.assign(who.worker, who.slot)),
+                None => self.balance.assign(who.worker, who.slot),
             }
         }
     }
