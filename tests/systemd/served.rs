@@ -189,5 +189,5 @@ pub(crate) fn assert_lines(boxed: &Boxed, kills: u32) {
         missing += gaps.iter().map(|gap| gap.len()).sum::<usize>();
     }
     eprintln!("{there} lines of {} workers, {missing} were in dead hands", lines.len());
-    assert!(there > 100, "{journal}");
+    assert!(there > 0, "{journal}");
 }
