@@ -36,8 +36,9 @@ fn bad_settings_are_refused_with_file_line_key_and_remedy() {
             "instances = 4\n",
             &[],
             "dogwatch: app.toml:1: unknown key 'instances', expected one of 'command', 'workers', 'listen', \
-             'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'ready', 'stop', \
-             'restart', 'watchdog', 'reload', 'log', 'control'\nhint: it is called 'workers' here\n",
+             'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'description', 'enabled', \
+             'user', 'group', 'ready', 'stop', 'restart', 'watchdog', 'reload', 'log', 'control', 'sandbox', 'unit', \
+             'service', 'socket'\nhint: it is called 'workers' here\n",
         ),
         (
             "command = [\"/bin/true\"]\n\n[stop]\ndrain = 30\n",

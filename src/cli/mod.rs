@@ -4,6 +4,7 @@ mod apps;
 mod change;
 mod client;
 mod events;
+mod generate;
 mod import;
 mod list;
 mod logs;
@@ -199,6 +200,8 @@ enum Verb {
     /// Translate a process file of PM2: one configuration file for each app
     #[command(after_help = IMPORT_HELP)]
     Import(import::ImportArguments),
+    /// Make systemd's units of the files in /etc/dogwatch; systemd does that itself, this shows what it gets
+    Generate(generate::GenerateArguments),
     /// Print the script that completes commands and app names in a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -288,6 +291,9 @@ fn completions(shell: &str) -> Result<ExitCode, trouble::Trouble> {
 /// running, 4 no such slot.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(arguments) = generate::as_generator() {
+        return generate::generate(&arguments).unwrap_or_else(|trouble| trouble.tell());
+    }
     // The shell asks for completions by a variable, before anything is parsed.
     clap_complete::CompleteEnv::with_factory(Arguments::command).var(COMPLETE).complete();
     let arguments = match Arguments::try_parse() {
@@ -324,6 +330,7 @@ pub fn main() -> ExitCode {
         Verb::UpgradeTrial => upgrade::trial(),
         Verb::Check { file } => Ok(run::check(file)),
         Verb::Import(arguments) => import::import(&arguments),
+        Verb::Generate(arguments) => generate::generate(&arguments),
         Verb::Completions { shell } => completions(&shell),
         Verb::Man { page } => man::print(&Arguments::command(), page),
         Verb::List { json } => list::list(control, json),

@@ -175,6 +175,8 @@ impl RunArguments {
             control: Control {
                 readers: (!self.control_readers.is_empty()).then_some(self.control_readers),
             },
+            // The units are made from a file.
+            ..Typed::default()
         }
     }
 

@@ -2,6 +2,10 @@
 
 use super::Error;
 use super::typed::Typed;
+use serde::Deserialize as _;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 /// What people call our keys elsewhere (PM2, systemd, gunicorn, Puma), and what they are called here.
 const ELSEWHERE: [(&str, &str); 15] = [
@@ -27,7 +31,7 @@ const ELSEWHERE: [(&str, &str); 15] = [
 /// # Errors
 /// Names the line, the key and the remedy.
 pub fn parse(name: &str, text: &str) -> Result<Typed, Error> {
-    let at = |span: Option<std::ops::Range<usize>>| {
+    let at = |span: Option<Range<usize>>| {
         let line = span.map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"))
     };
@@ -42,10 +46,37 @@ pub fn parse(name: &str, text: &str) -> Result<Typed, Error> {
     })
 }
 
+/// Returns as much of a text as can be read, where [`parse`] refuses it: what is no TOML, unknown keys and bad values are
+/// left out.
+#[must_use]
+pub fn salvage(text: &str) -> Typed {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let mut typed = Typed::default();
+    for (key, value) in document.into_inner() {
+        let span = value.span();
+        if let DeValue::Table(table) = value.get_ref() {
+            for (inner, value) in table.clone() {
+                let one = DeTable::from_iter([(inner, value)]);
+                typed = typed.or(only(key.clone(), DeValue::Table(one), span.clone()));
+            }
+        } else {
+            typed = typed.or(only(key, value.into_inner(), span));
+        }
+    }
+    typed
+}
+
+/// Returns what one key says, if that can be read.
+fn only<'a>(key: Spanned<DeString<'a>>, value: DeValue<'a>, span: Range<usize>) -> Typed {
+    let document = DeTable::from_iter([(key, Spanned::new(span.clone(), value))]);
+    let from = toml::Deserializer::from(Spanned::new(span, document));
+    Typed::deserialize(from).unwrap_or_default()
+}
+
 /// Returns where a key stands in a file, as `name:line`; the file's name where it does not stand.
 #[must_use]
 pub fn place(name: &str, text: &str, key: &str) -> String {
-    let Ok(document) = toml::de::DeTable::parse(text) else { return name.to_owned() };
+    let Ok(document) = DeTable::parse(text) else { return name.to_owned() };
     let (table, key) = key.split_once('.').map_or((None, key), |(table, key)| (Some(table), key));
     let within = match table {
         None => Some(document.get_ref()),
@@ -142,8 +173,9 @@ mod tests {
         assert_eq!(
             error("command = [\"x\"]\n\ninstances = 4"),
             "myapp.toml:3: unknown key 'instances', expected one of 'command', 'workers', 'listen', \
-             'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'ready', 'stop', \
-             'restart', 'watchdog', 'reload', 'log', 'control'\nhint: it is called 'workers' here"
+             'working-directory', 'env', 'environment-files', 'blocking', 'handoff', 'balance', 'description', 'enabled', \
+             'user', 'group', 'ready', 'stop', 'restart', 'watchdog', 'reload', 'log', 'control', 'sandbox', 'unit', \
+             'service', 'socket'\nhint: it is called 'workers' here"
         );
         assert_eq!(
             error("[reload]\nsurg = 2"),
@@ -177,6 +209,17 @@ mod tests {
             error("[restart]\nstart-limit = { count = 3 }"),
             "myapp.toml:2: 'restart.start-limit': missing key 'within'"
         );
+    }
+
+    #[test]
+    fn what_is_good_in_a_bad_file_can_be_read() {
+        let text = "command = [\"x\"]\nlisten = [\"8080\"]\nworkers = 0\nsurg = 1\nuser = \"alice\"\n[reload]\nsurge = 2\ncanary = \"x\"\n[service\n";
+        assert!(parse("f", text).is_err());
+        let typed = salvage(text);
+        assert_eq!(typed.listen.unwrap().len(), 1);
+        assert_eq!((typed.workers, typed.user.unwrap().0.as_str()), (None, "alice"));
+        assert_eq!((typed.reload.surge, typed.reload.canary), (Some(2), None));
+        assert_eq!(salvage("[[[\0"), Typed::default());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod envfile;
 pub mod file;
 pub mod launcher;
 pub mod typed;
+pub mod units;
 pub mod values;
 
 use crate::core::Policy;

@@ -1,8 +1,9 @@
 //! Settings as somebody typed them, in a file or as flags: every key may be missing.
 
 use super::values::{
-    Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal,
-    StopWhen, Time, Workers,
+    Account, Address, Balance, Capability, Enabled, Family, Handoff, Home, Line, LogMode,
+    OnFailure, Passed, Reader, ReadyWhen, StartLimit, StopSignal, StopWhen, SystemCall, Time,
+    Umask, UnitPath, Workers,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -64,6 +65,14 @@ typed! {
         handoff: Handoff,
         /// Who gets a new connection.
         balance: Balance,
+        /// What the units are for.
+        description: Line,
+        /// What starts when the machine does.
+        enabled: Enabled,
+        /// As whom the service runs.
+        user: Account,
+        /// And in which group.
+        group: Account,
     } [
         /// `[ready]`
         ready: Ready,
@@ -79,6 +88,14 @@ typed! {
         log: Log,
         /// `[control]`
         control: Control,
+        /// `[sandbox]`
+        sandbox: Sandbox,
+        /// `[unit]`
+        unit: Passed,
+        /// `[service]`
+        service: Passed,
+        /// `[socket]`
+        socket: Passed,
     ]
 
     /// `[ready]`
@@ -149,5 +166,51 @@ typed! {
     Control {
         /// Who may look, beside root and the primary's own user.
         readers: Vec<Reader>,
+    } []
+
+    /// `[sandbox]`: what the service may do beyond serving.
+    Sandbox {
+        /// Everything that its user may.
+        off: bool,
+        /// What it sees below /home.
+        home: Home,
+        /// Where it may write.
+        write: Vec<UnitPath>,
+        /// A folder of its own below /var/lib.
+        state: bool,
+        /// A folder of its own below /var/cache.
+        cache: bool,
+        /// A folder of its own below /var/log.
+        logs: bool,
+        /// The /tmp of all.
+        tmp: bool,
+        /// Devices.
+        devices: bool,
+        /// The processes of others.
+        processes: bool,
+        /// The kernel's variables, modules and log.
+        kernel: bool,
+        /// The clock.
+        clock: bool,
+        /// The host's name.
+        hostname: bool,
+        /// Namespaces of its own, as browsers want them.
+        namespaces: bool,
+        /// Real-time scheduling.
+        realtime: bool,
+        /// Files with set-user-id bits.
+        suid: bool,
+        /// Programs that gain privileges, as sudo.
+        privileges: bool,
+        /// Another personality of the kernel.
+        personality: bool,
+        /// More address families.
+        address_families: Vec<Family>,
+        /// More system calls.
+        system_calls: Vec<SystemCall>,
+        /// Rights that root has.
+        capabilities: Vec<Capability>,
+        /// The mode bits that its files do not get.
+        umask: Umask,
     } []
 }

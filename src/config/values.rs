@@ -2,8 +2,12 @@
 //! expects otherwise, and reads the same in both places.
 
 mod sockets;
+mod units;
 
 pub use sockets::{Address, Balance, Handoff, Steer};
+pub use units::{
+    Account, Capability, Enabled, Family, Home, Line, Passed, SystemCall, Umask, UnitPath,
+};
 
 use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use std::fmt;

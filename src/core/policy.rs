@@ -38,6 +38,15 @@ pub struct Policy {
     pub canary_time: Option<Duration>,
 }
 
+impl Policy {
+    /// Returns how many lanes an app of so many slots is to have: who is relieved keeps its lane until it is gone, and one
+    /// that will not end is in nobody's way.
+    #[must_use]
+    pub fn lanes_wanted(&self, slots: u16) -> u16 {
+        slots.saturating_add(self.surge.min(slots)).saturating_add(1).min(super::MAX_LANES)
+    }
+}
+
 impl Default for Policy {
     /// The defaults of the configuration file.
     fn default() -> Self {

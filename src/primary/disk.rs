@@ -10,6 +10,17 @@ use std::path::Path;
 /// No package.json is larger.
 const MAX_PACKAGE: u64 = 4 << 20;
 
+/// No configuration file is larger.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// As open(2) and read(2); also when it is no regular file, larger than 1 MiB, or no text.
+pub fn read_config(path: &Path) -> io::Result<String> {
+    read_bounded(path, MAX_CONFIG)
+}
+
 /// What the search for a launcher's program looks at.
 #[derive(Debug)]
 pub(super) struct Disk;

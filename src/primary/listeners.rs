@@ -4,7 +4,7 @@
 use super::channel::Local;
 use crate::config::Settings;
 use crate::config::values::{Address, Handoff};
-use crate::core::{Lane, MAX_LANES, Policy};
+use crate::core::Lane;
 use crate::protocol::node::Place;
 use crate::protocol::store::Name;
 use crate::sys::socket::{self, Port};
@@ -209,12 +209,6 @@ impl Listeners {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// How many lanes an app of so many slots is to have: who is relieved keeps its lane until it is gone, and one that will
-/// not end is in nobody's way.
-pub(super) fn lanes_wanted(slots: u16, policy: &Policy) -> u16 {
-    slots.saturating_add(policy.surge.min(slots)).saturating_add(1).min(MAX_LANES)
 }
 
 /// What can be had of sockets at one address.

@@ -101,7 +101,8 @@ impl Source {
             return Ok(Written { name: None, text: String::new(), typed: Typed::default() });
         };
         let name = path.display().to_string();
-        let text = read_regular(path).map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
+        let text =
+            disk::read_config(path).map_err(|e| plain(format!("cannot read '{name}': {e}")))?;
         let typed = file::parse(&name, &text)?;
         Ok(Written { name: Some(name), text, typed })
     }

@@ -32,6 +32,26 @@ impl Address {
         }
     }
 
+    /// Whether nobody can listen on both: the kernel, or for a shared address the balance, would not have it.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let place = |address: &Self| match address {
+            Self::Udp(address) => Some((true, *address)),
+            Self::Port(_) | Self::Tcp(_) => address.tcp().map(|address| (false, address)),
+            Self::Unix(_) => None,
+        };
+        let (Some((udp, a)), Some((other_udp, b))) = (place(self), place(other)) else {
+            return self == other;
+        };
+        // [::] takes the addresses of both families, 0.0.0.0 those of its own.
+        let takes =
+            |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+        udp == other_udp
+            && a.port() == b.port()
+            && a.port() != 0
+            && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
+    }
+
     /// Returns the listener's name in `LISTEN_FDNAMES`: `tcp-8080`, or the file's name of a unix socket.
     #[must_use]
     pub fn name(&self) -> String {
@@ -69,6 +89,10 @@ impl FromStr for Address {
             // sockaddr_un(7): 108 bytes with the final zero.
             return match path {
                 _ if !path.starts_with('/') => invalid(format!("'{text}' has no absolute path")),
+                _ if path.chars().any(char::is_control) => invalid(format!(
+                    "'{}' has a character that no path should have",
+                    text.escape_debug()
+                )),
                 _ if path.len() > 107 => invalid(format!("'{text}' is longer than 107 bytes")),
                 _ => Ok(Self::Unix(path.into())),
             };
@@ -260,6 +284,36 @@ mod tests {
                     "'{wrong}' is no address, expected one like '8080', '127.0.0.1:8080', '[::1]:8080', 'udp:5353' or 'unix:/run/myapp.sock'"
                 )
             );
+        }
+    }
+
+    #[test]
+    fn addresses_that_meet_cannot_both_be_had() {
+        let meet = |a: &str, b: &str| {
+            let (a, b): (Address, Address) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(a.meets(&b), b.meets(&a));
+            a.meets(&b)
+        };
+        for (a, b) in [
+            ("8080", "8080"),
+            ("8080", "127.0.0.1:8080"),
+            ("8080", "0.0.0.0:8080"),
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "8080"),
+            ("udp:53", "udp:127.0.0.1:53"),
+            ("unix:/run/a", "unix:/run/a"),
+        ] {
+            assert!(meet(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("8080", "8081"),
+            ("8080", "udp:8080"),
+            ("127.0.0.1:8080", "127.0.0.2:8080"),
+            ("0.0.0.0:8080", "[::1]:8080"),
+            ("unix:/run/a", "unix:/run/b"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+        ] {
+            assert!(!meet(a, b), "{a} {b}");
         }
     }
 

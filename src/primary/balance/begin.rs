@@ -1,6 +1,6 @@
 //! Which listeners are steered, and what is said where one is not. The right to load a program is used here and given up.
 
-use super::super::listeners::{Growth, Listener, Listeners, lanes_wanted};
+use super::super::listeners::{Growth, Listener, Listeners};
 use super::group::{self, Group, Lesser};
 use super::{Balance, Memory, Shared, Steering, Wish};
 use crate::config::Settings;
@@ -111,7 +111,7 @@ impl Balance {
     ) -> Vec<Said> {
         let Some(shared) = &self.shared else { return vec![] };
         let mut steering = shared.lock();
-        let wanted = lanes_wanted(slots, &settings.policy);
+        let wanted = settings.policy.lanes_wanted(slots);
         if wanted <= steering.memory.lanes.count() {
             return vec![];
         }
@@ -144,7 +144,7 @@ fn make_lanes(
     policy: &Policy,
     blocking: bool,
 ) -> Option<Said> {
-    let wanted = lanes_wanted(slots, policy);
+    let wanted = policy.lanes_wanted(slots);
     let ways_out =
         format!("name its ListenStream= {wanted} times in the socket unit, with ReusePort=yes");
     match listener.grow(wanted, blocking) {

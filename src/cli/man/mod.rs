@@ -1,6 +1,8 @@
 //! The man pages `dogwatch(1)` and `dogwatch.toml(5)`, written from the same definitions as `--help`, with examples.
 //! Packages install them; `dogwatch man | man -l -` shows one.
 
+mod units;
+
 use super::trouble::{Code, Trouble};
 use clap::{Arg, Command};
 use clap_mangen::Man;
@@ -96,6 +98,8 @@ const FILE_EXAMPLE: &str = "\
 command = [\"node\", \"server.js\"]
 handoff = \"node\"
 workers = \"cpus\"
+listen = [\"8080\"]
+enabled = true
 working-directory = \"/srv/myapp/current\"
 env = { NODE_ENV = \"production\" }
 [ready]
@@ -103,7 +107,11 @@ timeout = \"20s\"
 [stop]
 drain = \"10s\"
 [control]
-readers = [\"@adm\"]";
+readers = [\"@adm\"]
+[sandbox]
+state = true
+[service]
+MemoryMax = \"2G\"";
 
 /// Prints a page in the format of man(7).
 pub(super) fn print(command: &Command, page: Page) -> Result<ExitCode, Trouble> {
@@ -144,6 +152,7 @@ fn program(command: &Command, out: &mut Vec<u8>) -> io::Result<()> {
     roff.control("SH", ["FILES"]);
     for (path, meaning) in [
         ("/etc/dogwatch/APP.toml", "The configuration of an app, see dogwatch.toml(5)."),
+        ("~/.config/dogwatch/APP.toml", "That of a user's own app, for systemctl --user."),
         (
             "/run/dogwatch/APP/control",
             "Where the primary of an app is asked, by Varlink, interface org.dogwatch.Control; a user's own are in $XDG_RUNTIME_DIR/dogwatch.",
@@ -228,12 +237,19 @@ fn file(command: &Command, out: &mut Vec<u8>) -> io::Result<()> {
         let help = help.replace(" (can be repeated)", "");
         roff.control("TP", []).text([bold(key), roman(" = "), italic(value)]).text([roman(help)]);
     }
+    roff.control("SH", ["UNITS"]).text([roman(
+        "Of a file with 'listen' systemd gets the units APP.socket and APP.service, at boot and at 'systemctl daemon-reload'. These keys \
+         speak of them, and have no flag. What the sandbox allows is false unless the file says true.",
+    )]);
+    for (key, value, help) in units::KEYS {
+        roff.control("TP", []).text([bold(key), roman(" = "), italic(value)]).text([roman(help)]);
+    }
     roff.control("SH", ["EXAMPLE"]).control("nf", []);
     for line in FILE_EXAMPLE.lines() {
         roff.text([roman(line)]);
     }
     roff.control("fi", []);
-    roff.control("SH", ["SEE ALSO"]).text([roman("dogwatch(1), systemd.time(7)")]);
+    roff.control("SH", ["SEE ALSO"]).text([roman("dogwatch(1), systemd.exec(5), systemd.time(7)")]);
     roff.to_writer(out)
 }
 
@@ -255,7 +271,8 @@ mod tests {
     #[test]
     fn every_key_and_every_flag_is_explained() {
         let text = page(Page::File).replace("\\-", "-");
-        for key in crate::config::typed::Typed::keys() {
+        let tables = ["unit", "service", "socket"].map(str::to_owned);
+        for key in crate::config::typed::Typed::keys().into_iter().chain(tables) {
             assert!(text.contains(&format!("\\fB{key}\\fR = ")), "{key} is missing:\n{text}");
         }
         let command = super::super::Arguments::command();

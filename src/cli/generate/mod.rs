@@ -1,0 +1,144 @@
+//! `dogwatch generate`, and the program that systemd starts as `dogwatch-generator` (`systemd.generator(7)`): each file
+//! `/etc/dogwatch/APP.toml` becomes `APP.socket` and `APP.service`.
+//!
+//! systemd waits for it at boot and at each `daemon-reload`, so it asks nobody, and writes nowhere but where it is told. A
+//! file that cannot be used is skipped; why is said to the journal, or, at boot before there is one, by a unit.
+
+mod find;
+mod write;
+
+use super::text::print;
+use super::trouble::{Code, Trouble};
+use crate::config::units::{Plan, Refused, Scope};
+use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
+use std::fmt::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The message id of a file that gets no units, for the journal's catalog.
+const REFUSED: &str = "3c8f2d6d1c8b4f0e9a5e5d0b7f2a4c61";
+
+const WHERE: &str = "name a directory to write into, or say '--dry-run'";
+
+/// What `generate` is to do.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct GenerateArguments {
+    /// Print the units, and why a file gets none, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only why files get no units; exits with 2 if there are such
+    #[arg(long, conflicts_with = "dry_run")]
+    refused: bool,
+    /// Units of a user's own manager, from ~/.config/dogwatch
+    #[arg(long)]
+    user: bool,
+    /// Only of this app
+    #[arg(long, value_name = "APP")]
+    app: Option<String>,
+    /// Read the files of this directory [default: /etc/dogwatch]
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Write into the first of these: as systemd starts a generator
+    #[arg(value_name = "DIR", num_args = 0..=3)]
+    into: Vec<PathBuf>,
+}
+
+/// Whether this program was started as a generator, and with which arguments.
+pub(super) fn as_generator() -> Option<GenerateArguments> {
+    let mut arguments = std::env::args_os();
+    let name = PathBuf::from(arguments.next()?);
+    let is_generator = name.file_name().is_some_and(|name| name == "dogwatch-generator");
+    let user = std::env::var_os("SYSTEMD_SCOPE")
+        .map_or_else(|| !nix::unistd::geteuid().is_root(), |scope| scope == "user");
+    is_generator.then(|| GenerateArguments {
+        user,
+        into: arguments.map(PathBuf::from).collect(),
+        ..GenerateArguments::default()
+    })
+}
+
+/// Makes units.
+pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Trouble> {
+    let scope = if arguments.user { Scope::User } else { Scope::System };
+    let program = std::env::current_exe()
+        .map_err(|e| Trouble::new(Code::Failed, format!("cannot find my own program: {e}")))?;
+    let folder = arguments.from.clone().or_else(|| find::folder(scope));
+    let files = folder.map_or_else(|| Ok(vec![]), |folder| find::files(&folder, scope));
+    let files = files.map_err(|e| Trouble::new(Code::Failed, e))?;
+    let cpus = std::thread::available_parallelism()
+        .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+    let mut plan = Plan::new(&files, &program.to_string_lossy(), scope, cpus);
+    if let Some(app) = &arguments.app {
+        plan.units.retain(|(name, _)| name == app);
+        plan.refused.retain(|refused| refused.name == *app);
+        plan.without.retain(|name| name == app);
+    }
+    if arguments.dry_run || arguments.refused {
+        return shown(&plan, arguments.refused);
+    }
+    let Some(into) = arguments.into.first() else {
+        return Err(Trouble::new(Code::Usage, "cannot write units: nobody says where").hint(WHERE));
+    };
+    let unheard = plan.refused.iter().filter(|refused| !tell(refused)).count();
+    let reporter = (unheard > 0).then_some(program.as_path());
+    write::write(&plan, into, reporter, scope)
+        .map_err(|e| Trouble::new(Code::Failed, format!("cannot write units: {e}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what would be written, and what is refused; 2 if anything is.
+fn shown(plan: &Plan, only_refused: bool) -> Result<ExitCode, Trouble> {
+    if !only_refused {
+        let mut text = String::new();
+        for (name, units) in &plan.units {
+            let _ = writeln!(text, "### {name}.socket\n{}", units.socket);
+            let _ = writeln!(text, "### {name}.service\n{}", units.service);
+            for want in &units.wants {
+                let _ = writeln!(text, "### {want}\n");
+            }
+        }
+        print(&text)?;
+        for name in &plan.without {
+            complain(&format!(
+                "'{name}' names no address to 'listen' on: it gets no units, for one who writes them by hand"
+            ));
+        }
+    }
+    for refused in &plan.refused {
+        complain(&refused.to_string());
+        if let Some(hint) = &refused.hint {
+            complain(&format!("hint: {hint}"));
+        }
+    }
+    Ok(if plan.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Says why a file gets no units: to the journal with the fields by which `journalctl -u APP` finds it
+/// (`systemd.journal-fields(7)`), and on standard error. Returns whether the journal has it.
+fn tell(refused: &Refused) -> bool {
+    let hint = refused.hint.as_ref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    let text = format!("{refused}{hint}");
+    complain(&text);
+    let unit = format!("{}.service", refused.name);
+    let entry = native_entry(&[
+        ("PRIORITY", "3"),
+        ("SYSLOG_IDENTIFIER", "dogwatch-generator"),
+        ("MESSAGE_ID", REFUSED),
+        ("DOGWATCH_APP", &refused.name),
+        ("OBJECT_SYSTEMD_UNIT", &unit),
+        ("MESSAGE", &text),
+    ]);
+    // A generator must not wait for a journal that is slow.
+    let send = || -> std::io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to(&entry, NATIVE_SOCKET).map(|_| ())
+    };
+    Path::new(NATIVE_SOCKET).exists() && send().is_ok()
+}
+
+#[expect(clippy::print_stderr, reason = "what is no unit goes beside them")]
+fn complain(text: &str) {
+    eprintln!("dogwatch: {text}");
+}

@@ -1,0 +1,233 @@
+//! From an app's file to its units, as text: `myapp.socket` and `myapp.service`.
+//!
+//! What they say is what the shipped `systemd/myapp.socket` and `systemd/myapp.service` say, where the reasons stand too;
+//! here is what a file changes in them.
+
+mod document;
+mod plan;
+mod sandbox;
+#[cfg(test)]
+mod tests;
+
+use super::typed::Typed;
+use super::values::{Address, Enabled, Passed};
+use super::{Error, Settings};
+use document::{Document, argument, plain};
+pub use plan::{Found, Plan, Refused};
+
+const SOCKET: &str = include_str!("../../../systemd/myapp.socket");
+const SERVICE: &str = include_str!("../../../systemd/myapp.service");
+
+/// Whose service manager has the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The machine's.
+    System,
+    /// A user's own, `systemctl --user`.
+    User,
+}
+
+/// What units are made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The app's name, and that of its units.
+    pub name: &'a str,
+    /// Its file, absolute.
+    pub file: &'a str,
+    /// The program that they start, absolute.
+    pub program: &'a str,
+    /// Whose service manager has them.
+    pub scope: Scope,
+}
+
+/// The units of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Units {
+    /// `APP.socket`
+    pub socket: String,
+    /// `APP.service`
+    pub service: String,
+    /// Which unit each target wants when the machine starts, as `TARGET.wants/UNIT`.
+    pub wants: Vec<String>,
+}
+
+impl Units {
+    /// Returns the units of an app; `None` when its file names no address: then its socket is made by hand.
+    ///
+    /// # Errors
+    /// When what the file says of the units does not go together.
+    pub fn new(
+        origin: Origin<'_>,
+        typed: &Typed,
+        settings: &Settings,
+    ) -> Result<Option<Self>, Error> {
+        if settings.listen.is_empty() {
+            return Ok(None);
+        }
+        refuse(origin, typed)?;
+        let (mut socket, mut service) = (Document::read(SOCKET), Document::read(SERVICE));
+        let (socket_name, service_name) =
+            (format!("{}.socket", origin.name), format!("{}.service", origin.name));
+        for unit in [&mut socket, &mut service] {
+            unit.each(|value| value.replace("myapp", origin.name));
+            unit.set("Unit", "SourcePath", plain(origin.file));
+            unit.remove_section("Install");
+        }
+        if let Some(line) = &typed.description {
+            service.set("Unit", "Description", plain(&line.0));
+            socket.set("Unit", "Description", format!("Listening socket of {}", plain(&line.0)));
+        }
+        listen(&mut socket, settings);
+        serve(&mut service, origin, settings);
+        who(&mut socket, &mut service, typed);
+        sandbox::relax(&mut socket, &mut service, &typed.sandbox, origin.name);
+        if settings.balance.is_steered() {
+            steer(&mut service);
+        }
+        if origin.scope == Scope::User {
+            of_a_user(&mut socket, &mut service);
+        }
+        pass(&mut socket, "Unit", &typed.unit);
+        pass(&mut service, "Unit", &typed.unit);
+        pass(&mut socket, "Socket", &typed.socket);
+        pass(&mut service, "Service", &typed.service);
+        let target = match origin.scope {
+            Scope::System => "multi-user.target",
+            Scope::User => "default.target",
+        };
+        let at_start = format!("sockets.target.wants/{socket_name}");
+        let wants = match typed.enabled.unwrap_or(Enabled::No) {
+            Enabled::No => vec![],
+            Enabled::Socket => vec![at_start],
+            Enabled::Yes => vec![at_start, format!("{target}.wants/{service_name}")],
+        };
+        let head = format!(
+            "# Made from {}, at boot and at 'systemctl daemon-reload'. Edit that, or add to this with 'systemctl edit'.\n",
+            origin.file
+        );
+        Ok(Some(Self {
+            socket: format!("{head}{socket}"),
+            service: format!("{head}{service}"),
+            wants,
+        }))
+    }
+}
+
+/// What the two kinds of managers do not both know.
+fn refuse(origin: Origin<'_>, typed: &Typed) -> Result<(), Error> {
+    let key = match origin.scope {
+        Scope::System if typed.group.is_some() && typed.user.is_none() => {
+            let message = "'group': nobody says of which user, name it with 'user'".to_owned();
+            return Err(Error { message, hint: None });
+        }
+        Scope::System => return Ok(()),
+        Scope::User if typed.user.is_some() => "user",
+        Scope::User if typed.group.is_some() => "group",
+        Scope::User => return Ok(()),
+    };
+    let message = format!("'{key}': a user's own service runs as that user, leave it out");
+    Err(Error { message, hint: None })
+}
+
+/// The addresses, each as often as the balance wants it.
+fn listen(socket: &mut Document, settings: &Settings) {
+    socket.remove("Socket", "ListenStream");
+    let steered = settings.balance.is_steered();
+    let lanes = if steered { settings.policy.lanes_wanted(settings.policy.slots) } else { 1 };
+    let mut name = match settings.listen.as_slice() {
+        [only] => only.name(),
+        _ => "web".to_owned(),
+    };
+    name.truncate(255);
+    socket.set("Socket", "FileDescriptorName", plain(&name));
+    for address in &settings.listen {
+        let (key, value) = match address {
+            Address::Udp(address) => ("ListenDatagram", address.to_string()),
+            Address::Port(_) | Address::Tcp(_) => ("ListenStream", address.to_string()),
+            Address::Unix(path) => ("ListenStream", path.display().to_string()),
+        };
+        let times = if matches!(address, Address::Unix(_)) { 1 } else { lanes };
+        for _ in 0..times {
+            socket.add("Socket", key, plain(&value));
+        }
+    }
+    if steered {
+        socket.set("Socket", "ReusePort", "yes");
+    }
+}
+
+/// How the primary is started and asked, and what it needs for so many workers.
+fn serve(service: &mut Document, origin: Origin<'_>, settings: &Settings) {
+    let (program, name) = (argument(origin.program), origin.name);
+    let file = argument(origin.file);
+    service.set("Service", "ExecStart", format!("{program} run --config {file}"));
+    service.set("Service", "ExecReload", format!("{program} reload {name}"));
+    service.set("Service", "ExecStopPost", format!("-{program} release-cgroup"));
+    if settings.blocking {
+        service.set("Service", "NonBlocking", "no");
+    }
+    // For each worker up to five, for each lane one, and a few for the app.
+    let policy = &settings.policy;
+    let workers = u64::from(policy.slots) + u64::from(policy.surge);
+    let lanes = u64::from(policy.lanes_wanted(policy.slots)) * settings.listen.len() as u64;
+    let room = (5 * workers + lanes + 32).max(512);
+    service.set("Service", "FileDescriptorStoreMax", room.to_string());
+}
+
+/// As whom it runs; without a word, as somebody made for it.
+fn who(socket: &mut Document, service: &mut Document, typed: &Typed) {
+    let Some(user) = &typed.user else { return };
+    for (section, unit) in [("Socket", socket), ("Service", service)] {
+        unit.set(section, "DynamicUser", "no");
+        unit.set(section, "User", user.0.clone());
+        if let Some(group) = &typed.group {
+            unit.set(section, "Group", group.0.clone());
+        }
+    }
+}
+
+/// The right to load a program, which the primary gives back at once.
+fn steer(service: &mut Document) {
+    for line in include_str!("../../../systemd/steered/myapp.service.d/steered.conf").lines() {
+        if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            match key {
+                "AmbientCapabilities" => service.add("Service", key, value),
+                _ => service.extend("Service", key, value),
+            }
+        }
+    }
+}
+
+/// A user's manager can neither change users nor build sandboxes of mounts; what it can forbid stays.
+fn of_a_user(socket: &mut Document, service: &mut Document) {
+    const NEEDS_ROOT: [&str; 14] = [
+        "DynamicUser",
+        "AmbientCapabilities",
+        "CapabilityBoundingSet",
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "ProtectClock",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "ProtectProc",
+        "ReadWritePaths",
+    ];
+    for key in NEEDS_ROOT {
+        socket.remove("Socket", key);
+        service.remove("Service", key);
+    }
+    service.remove("Unit", "JoinsNamespaceOf");
+    service.each(|value| value.replace("RUNTIME_DIRECTORY=/run/", "RUNTIME_DIRECTORY=%t/"));
+}
+
+fn pass(unit: &mut Document, section: &str, lines: &Passed) {
+    for (key, values) in &lines.0 {
+        for value in values {
+            unit.add(section, key, value.clone());
+        }
+    }
+}
