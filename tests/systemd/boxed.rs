@@ -91,7 +91,10 @@ impl Boxed {
             find_leader(this.nspawn.id())
         });
         let state = this.run("systemctl is-system-running --wait");
-        assert!(state.starts_with("running"), "{state}\n{}", this.console());
+        // A file that is refused at boot is a unit that has failed.
+        let failed = this.run("systemctl --failed --plain --no-legend | grep -v ^dogwatch-refused");
+        let is_up = state.starts_with("running") || state.starts_with("degraded");
+        assert!(is_up && failed.is_empty(), "{state}{failed}\n{}", this.console());
         this
     }
 
@@ -208,6 +211,11 @@ fn install(layer: &Path) {
     // The same program that reads the journal through libsystemd, where somebody has built it.
     if let Some(other) = std::env::var_os("DOGWATCH_LIBSYSTEMD") {
         copy(Path::new(&other), "usr/bin/dogwatch-libsystemd");
+    }
+    for kind in ["system-generators", "user-generators"] {
+        let folder = layer.join("usr/lib/systemd").join(kind);
+        fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink("/usr/bin/dogwatch", folder.join("dogwatch-generator")).unwrap();
     }
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let is_file = |unit: &fs::DirEntry| unit.path().is_file();

@@ -21,6 +21,7 @@ mod served;
 mod steered;
 #[path = "../support/mod.rs"]
 mod support;
+mod units;
 
 use boxed::Boxed;
 use std::io::{BufRead as _, BufReader};

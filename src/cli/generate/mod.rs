@@ -8,7 +8,7 @@ mod find;
 mod write;
 
 use super::text::print;
-use super::trouble::{Code, Trouble};
+use super::trouble::{Code, Trouble, printable};
 use crate::config::units::{Plan, Refused, Scope};
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
 use std::fmt::Write as _;
@@ -127,7 +127,7 @@ fn tell(refused: &Refused) -> bool {
         ("MESSAGE_ID", REFUSED),
         ("DOGWATCH_APP", &refused.name),
         ("OBJECT_SYSTEMD_UNIT", &unit),
-        ("MESSAGE", &text),
+        ("MESSAGE", &printable(&text)),
     ]);
     // A generator must not wait for a journal that is slow.
     let send = || -> std::io::Result<()> {
@@ -140,5 +140,5 @@ fn tell(refused: &Refused) -> bool {
 
 #[expect(clippy::print_stderr, reason = "what is no unit goes beside them")]
 fn complain(text: &str) {
-    eprintln!("dogwatch: {text}");
+    eprintln!("dogwatch: {}", printable(text));
 }
