@@ -200,7 +200,7 @@ fn steer(service: &mut Document) {
 
 /// A user's manager can neither change users nor build sandboxes of mounts; what it can forbid stays.
 fn of_a_user(socket: &mut Document, service: &mut Document) {
-    const NEEDS_ROOT: [&str; 14] = [
+    const NEEDS_ROOT: [&str; 15] = [
         "DynamicUser",
         "AmbientCapabilities",
         "CapabilityBoundingSet",
@@ -208,6 +208,7 @@ fn of_a_user(socket: &mut Document, service: &mut Document) {
         "ProtectHome",
         "PrivateTmp",
         "PrivateDevices",
+        "PrivateMounts",
         "ProtectClock",
         "ProtectHostname",
         "ProtectKernelLogs",

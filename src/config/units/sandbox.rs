@@ -44,6 +44,7 @@ fn parts(s: &Sandbox) -> [(Option<bool>, &'static [Part]); 12] {
             None,
             &[
                 ("ProtectSystem", Some("no")),
+                ("PrivateMounts", Some("no")),
                 ("CapabilityBoundingSet", None),
                 ("RestrictAddressFamilies", None),
                 ("SystemCallArchitectures", None),

@@ -226,7 +226,7 @@ fn a_users_own_units_want_nothing_of_root() {
     let units = units.unwrap().unwrap();
     assert_eq!(units.wants[1], "default.target.wants/shop.service");
     for unit in [&units.socket, &units.service] {
-        for line in ["DynamicUser", "Protect", "PrivateTmp", "JoinsNamespaceOf", "ReadWritePaths"] {
+        for line in ["DynamicUser", "Protect", "Private", "JoinsNamespaceOf", "ReadWritePaths"] {
             assert!(!unit.lines().any(|known| known.starts_with(line)), "{line}\n{unit}");
         }
     }
