@@ -139,6 +139,45 @@ fn the_verb_prints_the_verdict() {
 }
 
 #[test]
+fn all_apps_are_upgraded_and_one_that_refuses_holds_up_no_other() {
+    let places = tempfile::tempdir().unwrap();
+    let all = || {
+        let mut command = Command::new(dogwatch());
+        command.args(["upgrade", "--all"]).env("XDG_RUNTIME_DIR", places.path());
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let nobody = (Some(0), "no app is running\n".to_owned(), String::new());
+    assert_eq!(all(), nobody);
+    let programs = ["a", "b", "c"].map(|_| Installed::new());
+    let mut managers = programs.each_ref().map(Installed::serving);
+    for (name, manager) in ["a", "b", "c"].into_iter().zip(&managers) {
+        let folder = places.path().join("dogwatch").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink(manager.path("control"), folder.join("control")).unwrap();
+    }
+    let verdict = |program: &Installed| {
+        let (path, version) = (program.path().display().to_string(), env!("CARGO_PKG_VERSION"));
+        format!("'shop' runs '{path}' anew, still version {version}; 3 of 3 slots are served\n")
+    };
+    let verdicts = programs.each_ref().map(verdict);
+    assert_eq!(all(), (Some(0), verdicts.concat(), String::new()));
+    programs[1].install(Path::new("/bin/true"));
+    let (code, out, err) = all();
+    assert_eq!((code, out), (Some(1), verdicts[0].clone() + &verdicts[2]));
+    assert!(err.starts_with("dogwatch: cannot upgrade 'shop': upgrade refused: "), "{err}");
+    for (manager, upgrades) in managers.iter_mut().zip([2, 1, 2]) {
+        for _ in 0..upgrades {
+            manager.says("took over");
+        }
+    }
+    managers.into_iter().for_each(ends_clean);
+    // Their sockets are still there, and nobody listens.
+    assert_eq!(all(), nobody);
+}
+
+#[test]
 fn a_rollout_goes_on_in_the_upgraded_primary() {
     let mut manager = serving(Unit::demo(&["--name", "shop", "-n", "3", "--settle", "300ms"], &[]));
     let clients = load(&manager);

@@ -185,8 +185,11 @@ enum Verb {
     /// Let the primary execute the program that is installed now: same process, same workers, no connection lost
     Upgrade {
         /// The app
-        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps())]
-        app: String,
+        #[arg(value_name = "APP", value_parser = app_name, add = complete_apps(), required_unless_present = "all")]
+        app: Option<String>,
+        /// All apps on this host, one after the other; exit code 1 when one was refused
+        #[arg(long, conflicts_with = "app")]
+        all: bool,
     },
     /// Show that this program could take over from the primary that asks: part of `upgrade`
     #[command(hide = true)]
@@ -326,7 +329,8 @@ pub fn main() -> ExitCode {
                 )
             })
         }
-        Verb::Upgrade { app } => upgrade::upgrade(&app, control),
+        Verb::Upgrade { app: Some(app), .. } => upgrade::upgrade(&app, control),
+        Verb::Upgrade { app: None, .. } => upgrade::upgrade_all(control),
         Verb::UpgradeTrial => upgrade::trial(),
         Verb::Check { file } => Ok(run::check(file)),
         Verb::Import(arguments) => import::import(&arguments),

@@ -2,6 +2,7 @@
 //! that it can.
 
 use super::apps;
+use super::client::Client;
 use super::text::say;
 use super::trouble::{Code, Trouble};
 use crate::primary;
@@ -16,14 +17,52 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Upgrades the primary of an app and waits until the new one answers.
 pub(super) fn upgrade(app: &str, control: Option<&Path>) -> Result<ExitCode, Trouble> {
-    let mut client = apps::find(app, control)?;
+    begin(app, apps::find(app, control)?, || apps::find(app, control).ok())
+}
+
+/// Upgrades the primaries of all apps on this host, one after the other, and says of each how it went. Fails when one was
+/// refused; the others are upgraded all the same.
+pub(super) fn upgrade_all(control: Option<&Path>) -> Result<ExitCode, Trouble> {
+    let sockets = match control {
+        Some(path) => vec![("app".to_owned(), path.to_owned())],
+        None => apps::sockets(),
+    };
+    let (mut runs, mut refused) = (false, false);
+    for (name, path) in &sockets {
+        let upgraded = match apps::reach(name, path) {
+            // Whoever listened there has ended.
+            Ok(None) => continue,
+            Ok(Some(client)) => {
+                let app = client.primary.name.clone();
+                begin(&app, client, || apps::reach(&app, path).ok().flatten())
+            }
+            Err(trouble) => Err(trouble),
+        };
+        runs = true;
+        if let Err(trouble) = upgraded {
+            trouble.tell();
+            refused = true;
+        }
+    }
+    if !runs {
+        say("no app is running")?;
+    }
+    Ok(if refused { ExitCode::from(Code::Failed as u8) } else { ExitCode::SUCCESS })
+}
+
+/// Asks a primary; `again` reaches the one that follows it.
+fn begin(
+    app: &str,
+    mut client: Client,
+    again: impl Fn() -> Option<Client>,
+) -> Result<ExitCode, Trouble> {
     let (before, old) = (client.primary.primaries, client.primary.version.clone());
     client.send(&Call::Upgrade, false, "upgrade")?;
     let upgraded = client.receive::<Upgraded>(Some(PATIENCE), "upgrade")?.0;
     let begun = now();
     while begun.elapsed() < PATIENCE {
         // Between the two there is a moment in which nobody answers.
-        if let Ok(mut client) = apps::find(app, control)
+        if let Some(mut client) = again()
             && client.primary.primaries > before
             && let Ok(Listed { app: now }) = client.ask::<Listed>(&Call::List, "upgrade")
         {
