@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod init;
 pub(crate) mod manager;
 pub(crate) mod node;
+pub(crate) mod packages;
 pub(crate) mod primary;
 pub(crate) mod store;
 

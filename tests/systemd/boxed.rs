@@ -38,14 +38,28 @@ pub(crate) fn root(release: &str) -> Option<PathBuf> {
 impl Boxed {
     /// Boots a box; `prepare` puts files into it before.
     pub(crate) fn boot(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
-        Self::boot_with(root, "", prepare)
+        Self::boot_with(root, "", |layer| {
+            install(layer);
+            prepare(layer);
+        })
+    }
+
+    /// Boots a box that has nothing of ours but the load client.
+    pub(crate) fn boot_bare(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
+        Self::boot_with(root, "", |layer| {
+            copy(&support::load_client(), layer, "usr/bin/load");
+            prepare(layer);
+        })
     }
 
     /// Boots a box where root may load programs into the kernel, as it may outside, and copy descriptors of others.
     pub(crate) fn boot_with_bpf(root: &Path, prepare: impl FnOnce(&Path)) -> Self {
         // What nspawn forbids unless it is told otherwise.
         let more = r"--capability=CAP_BPF,CAP_SYS_PTRACE --system-call-filter=bpf\ pidfd_getfd";
-        Self::boot_with(root, more, prepare)
+        Self::boot_with(root, more, |layer| {
+            install(layer);
+            prepare(layer);
+        })
     }
 
     /// `more` is for nspawn, as a shell takes it.
@@ -55,7 +69,6 @@ impl Boxed {
         let (layer, top) = (folder.join("layer"), folder.join("top"));
         fs::create_dir_all(&layer).unwrap();
         fs::create_dir_all(&top).unwrap();
-        install(&layer);
         prepare(&layer);
         // Under a systemd host nspawn asks for a scope of its own.
         let host_has_systemd = Path::new("/run/systemd/system").exists();
@@ -199,18 +212,20 @@ impl Drop for Boxed {
     }
 }
 
+/// Copies a file into a box that is not booted yet.
+pub(crate) fn copy(from: &Path, layer: &Path, to: &str) {
+    let to = layer.join(to);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::copy(from, &to).unwrap();
+}
+
 /// Puts the binary, the load client and the units where packages put them.
 fn install(layer: &Path) {
-    let copy = |from: &Path, to: &str| {
-        let to = layer.join(to);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(from, &to).unwrap();
-    };
-    copy(support::dogwatch(), "usr/bin/dogwatch");
-    copy(&support::load_client(), "usr/bin/load");
+    copy(support::dogwatch(), layer, "usr/bin/dogwatch");
+    copy(&support::load_client(), layer, "usr/bin/load");
     // The same program that reads the journal through libsystemd, where somebody has built it.
     if let Some(other) = std::env::var_os("DOGWATCH_LIBSYSTEMD") {
-        copy(Path::new(&other), "usr/bin/dogwatch-libsystemd");
+        copy(Path::new(&other), layer, "usr/bin/dogwatch-libsystemd");
     }
     for kind in ["system-generators", "user-generators"] {
         let folder = layer.join("usr/lib/systemd").join(kind);
@@ -220,10 +235,8 @@ fn install(layer: &Path) {
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let is_file = |unit: &fs::DirEntry| unit.path().is_file();
     for unit in fs::read_dir(units).unwrap().flatten().filter(is_file) {
-        copy(
-            &unit.path(),
-            &format!("usr/lib/systemd/system/{}", unit.file_name().to_string_lossy()),
-        );
+        let to = format!("usr/lib/systemd/system/{}", unit.file_name().to_string_lossy());
+        copy(&unit.path(), layer, &to);
     }
 }
 

@@ -17,6 +17,7 @@ macro_rules! on_both {
 mod boxed;
 mod carry;
 mod leash;
+mod packages;
 mod served;
 mod steered;
 #[path = "../support/mod.rs"]
