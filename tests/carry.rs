@@ -199,7 +199,9 @@ fn a_keeper_that_is_killed_is_made_anew() {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.trim() == "dogwatch-keeper"
     };
-    let keeper = manager.leftovers().into_iter().find(is_keeper).unwrap();
+    // It takes its name when it runs for the first time.
+    let keeper =
+        support::wait_for("the keeper", || manager.leftovers().into_iter().find(is_keeper));
     kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
     manager.says("the keeper has ended; making another");
     relieve(&mut manager);

@@ -69,13 +69,18 @@ fn under_npm(folder: &Path, command: &[&str]) -> String {
 
 /// The only child beside the keeper.
 fn only_worker(primary: Pid) -> Pid {
-    let children =
-        std::fs::read_to_string(format!("/proc/{primary}/task/{primary}/children")).unwrap();
-    let is_keeper = |pid: &&str| {
+    let is_keeper = |pid: &str| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() == "dogwatch-keeper"
     };
-    let worker = children.split_whitespace().find(|pid| !is_keeper(pid));
-    Pid::from_raw(worker.unwrap().parse().unwrap())
+    // The keeper takes its name when it runs for the first time.
+    support::wait_for("the keeper and the worker", || {
+        let children =
+            std::fs::read_to_string(format!("/proc/{primary}/task/{primary}/children")).unwrap();
+        let (keepers, workers): (Vec<&str>, Vec<&str>) =
+            children.split_whitespace().partition(|pid| is_keeper(pid));
+        let (1, [worker]) = (keepers.len(), workers.as_slice()) else { return None };
+        Some(Pid::from_raw(worker.parse().unwrap()))
+    })
 }
 
 #[test]
