@@ -23,6 +23,48 @@ const MAX_DEPTH: usize = 30;
 const SHOWN: usize = 120;
 const SAID: usize = 600;
 
+/// A line that a shell would run, as far as it is known without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// One command that takes no shell: the variables before it, the program and its arguments.
+    Plain(Vec<(String, String)>, Vec<String>),
+    /// Commands that are to be done before the last one: they, and the text of the last.
+    After(Vec<String>, String),
+    /// What takes a shell: a line for `sh -c`, which is replaced by its command where that can be seen.
+    Shell(String),
+}
+
+/// Takes apart a line that a shell would run.
+///
+/// # Errors
+/// When it cannot be one, or names no program.
+pub fn line(text: &str) -> Result<Line, String> {
+    let nothing = || "it names no program".to_owned();
+    let script = shell::Script::parse(text).map_err(|refused| refused.reason)?;
+    if let Some(command) = script.simple() {
+        let argv = command.argv();
+        let is_named = argv.first().is_some_and(|program| !program.is_empty());
+        return if is_named { Ok(Line::Plain(command.variables(), argv)) } else { Err(nothing()) };
+    }
+    let (last, before) = script.commands.split_last().ok_or_else(nothing)?;
+    let is_alone = last.operator.is_none() && !script.is_complex && !script.has_pipe();
+    let joined = before.iter().all(|command| matches!(command.operator, Some("&&" | ";")));
+    let Some(word) = last.words.first().filter(|_| is_alone && joined) else {
+        return Ok(Line::Shell(text.to_owned()));
+    };
+    if !before.is_empty() {
+        let start = last.assignments.first().unwrap_or(word).span.0;
+        let before = before.iter().map(|command| command.argv().join(" ")).collect();
+        let exec = if last.has_exec { "exec " } else { "" };
+        return Ok(Line::After(before, format!("{exec}{}", &text[start..])));
+    }
+    if last.has_exec {
+        return Ok(Line::Shell(text.to_owned()));
+    }
+    let (head, tail) = text.split_at(word.span.0);
+    Ok(Line::Shell(format!("{head}exec {tail}")))
+}
+
 /// What there is on disk.
 pub trait Files {
     /// Whether there is a file or a folder of that name.

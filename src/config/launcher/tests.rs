@@ -336,3 +336,32 @@ fn no_script_makes_it_panic_or_go_on_for_ever() {
     let long = disk(&[("start", &"a;".repeat(1 << 20))]);
     assert!(refused(&long, "npm start").ends_with("the script is longer than 64 KiB"));
 }
+
+#[test]
+fn a_line_is_words_or_takes_a_shell_that_makes_room() {
+    let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let argv = own(&["gunicorn", "a b", "app:app"]);
+    let variables = vec![("A".to_owned(), "1".to_owned())];
+    assert_eq!(line("A=1 exec gunicorn 'a b' app:app"), Ok(Line::Plain(variables, argv)));
+    for (text, before, last) in [
+        ("rake db && puma -p 1", &["rake db"][..], "puma -p 1"),
+        ("cd x; A=1 puma", &["cd x"], "A=1 puma"),
+        ("cd x && exec puma $X", &["cd x"], "exec puma $X"),
+    ] {
+        assert_eq!(line(text), Ok(Line::After(own(before), last.to_owned())), "{text}");
+    }
+    for (text, shell) in [
+        ("A=$X puma", "A=$X exec puma"),
+        ("exec puma $X", "exec puma $X"),
+        ("puma | tee log", "puma | tee log"),
+        ("puma & node x", "puma & node x"),
+        ("a || b", "a || b"),
+        ("puma $(nproc)", "puma $(nproc)"),
+    ] {
+        assert_eq!(line(text), Ok(Line::Shell(shell.to_owned())), "{text}");
+    }
+    assert_eq!(line("puma 'x").unwrap_err(), "a quote does not end");
+    for text in ["", "  ", "\"\"", "# x"] {
+        assert_eq!(line(text).unwrap_err(), "it names no program", "{text}");
+    }
+}
