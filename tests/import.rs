@@ -259,7 +259,7 @@ fn files_that_cannot_be_used_are_refused_in_one_line() {
         .collect();
     for (name, text, expected) in [
         ("apps.txt", "", "its name ends with none of .js, .cjs, .mjs, .json, .yml and .yaml"),
-        ("big.json", &big, "it is larger than 1 MB, which no process file is"),
+        ("big.json", &big, "it is larger than 1 MB, which no such file is"),
         ("a.json", "3", "expected an object with 'apps', found 3"),
         ("a.json", "[]", "there are no apps in it"),
         ("a.json", r#"{"apps": "x"}"#, "'apps': expected a list of apps, found \"x\""),

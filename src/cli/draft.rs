@@ -2,6 +2,7 @@
 //! crate, comments by hand.
 
 use crate::config::typed::Typed;
+use crate::primary::refuse_name;
 use std::fmt::Write as _;
 use toml::Value;
 
@@ -44,18 +45,31 @@ pub(super) struct Draft {
     /// What the app is called.
     pub(super) name: String,
     head: String,
+    /// What stands over that which has no place.
+    rest: &'static str,
     keys: Vec<(Table, String, Value)>,
     remarks: Vec<Remark>,
     /// What is said in the file alone, of a key.
     notes: Vec<(Table, &'static str, String)>,
+    /// Keys that are not set: how they would be, and what for.
+    choices: Vec<(&'static str, String)>,
     /// Attributes whose value is what dogwatch does without being told.
     anyway: Vec<String>,
 }
 
 impl Draft {
-    /// Begins a file with a line that says where it comes from.
-    pub(super) fn new(name: String, head: String) -> Self {
-        Self { name, head, keys: vec![], remarks: vec![], notes: vec![], anyway: vec![] }
+    /// Begins a file with a line that says where it comes from, and one for what has no place in it.
+    pub(super) fn new(name: String, head: String, rest: &'static str) -> Self {
+        Self {
+            name,
+            head,
+            rest,
+            keys: vec![],
+            remarks: vec![],
+            notes: vec![],
+            choices: vec![],
+            anyway: vec![],
+        }
     }
 
     /// Writes a key, or another value for it.
@@ -95,6 +109,11 @@ impl Draft {
         self.notes.push((table, key, text.into()));
     }
 
+    /// Shows a key that is left out, as a comment at the end of the top table.
+    pub(super) fn choice(&mut self, key: &'static str, text: impl Into<String>) {
+        self.choices.push((key, text.into()));
+    }
+
     /// Notes an attribute that says what is so anyway.
     pub(super) fn anyway(&mut self, attribute: &str) {
         self.anyway.push(attribute.to_owned());
@@ -130,6 +149,10 @@ impl Draft {
                 self.explain(&mut text, table, key);
                 let _ = writeln!(text, "{key} = {value}");
             }
+            for (key, said) in self.choices.iter().filter(|_| table == Table::Top) {
+                comment(&mut text, "# ", said);
+                let _ = writeln!(text, "# {key}");
+            }
         }
         self.end(&mut text);
         text
@@ -153,7 +176,7 @@ impl Draft {
         };
         let rest: Vec<_> = self.remarks.iter().filter(|remark| !placed(remark)).collect();
         if !rest.is_empty() {
-            text.push_str("\n# What PM2 was told, and is not here:\n");
+            let _ = writeln!(text, "\n# {}:", self.rest);
         }
         for Remark { attribute, text: said, .. } in rest {
             comment(text, "# - ", &format!("{attribute}: {said}"));
@@ -171,7 +194,7 @@ fn comment(text: &mut String, mark: &str, said: &str) {
     let indent = format!("#{}", " ".repeat(mark.len() - 1));
     let mut line = mark.to_owned();
     let mut is_empty = true;
-    for word in super::super::trouble::printable(said).split_whitespace() {
+    for word in super::trouble::printable(said).split_whitespace() {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
             let _ = writeln!(text, "{line}");
             line.clone_from(&indent);
@@ -186,13 +209,35 @@ fn comment(text: &mut String, mark: &str, said: &str) {
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
+/// A name as [`refuse_name`] lets it pass.
+pub(super) fn valid_name(wanted: &str) -> String {
+    let mut name = String::new();
+    for c in wanted.chars() {
+        let c = if c.is_ascii_alphanumeric() || "_.@".contains(c) { c } else { '-' };
+        if c != '-' || !name.ends_with('-') {
+            name.push(c);
+        }
+    }
+    let marks = ['-', '.'];
+    let mut name = name.trim_matches(marks).to_owned();
+    while refuse_name(&name).is_some() && !name.is_empty() {
+        name.pop();
+    }
+    let name = name.trim_end_matches(marks);
+    if name.is_empty() { "app".to_owned() } else { name.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn keys_stand_in_their_tables_with_what_is_said_of_them() {
-        let mut draft = Draft::new("api".to_owned(), "from a file".to_owned());
+        let mut draft = Draft::new(
+            "api".to_owned(),
+            "from a file".to_owned(),
+            "What was told, and is not here",
+        );
         draft.set(Table::Stop, "signal", "SIGINT");
         draft.set(Table::Top, "command", vec!["a b", "é"]);
         draft.set(Table::Stop, "signal", "SIGTERM");
@@ -201,19 +246,22 @@ mod tests {
         draft.remark_at(Table::Ready, "timeout", "listen_timeout", "has no key");
         draft.remark("watch", "evil\nline = 1\u{1b}[31m");
         draft.anyway("autorestart = true");
+        draft.choice("enabled = true", "at boot");
         assert_eq!(
             draft.text(),
             "\
 # from a file
 
 command = [\"a b\", \"é\"]
+# at boot
+# enabled = true
 
 [stop]
 # why
 # kill_signal: is so
 signal = \"SIGTERM\"
 
-# What PM2 was told, and is not here:
+# What was told, and is not here:
 # - listen_timeout: has no key
 # - watch: evil\u{fffd}line = 1\u{fffd}[31m
 

@@ -3,13 +3,17 @@
 mod apps;
 mod change;
 mod client;
+mod draft;
 mod events;
 mod generate;
 mod import;
+mod init;
 mod list;
 mod logs;
 mod man;
 mod monit;
+mod place;
+mod put;
 mod reload;
 mod run;
 mod send;
@@ -50,11 +54,24 @@ Examples:
   zsh    dogwatch completions zsh > /usr/local/share/zsh/site-functions/_dogwatch
   fish   dogwatch completions fish > ~/.config/fish/completions/dogwatch.fish";
 
+const INIT_HELP: &str = "\
+Nothing of the project is executed. The reason for each decision stands in the file; what could not be found out is said on
+standard error, too.
+
+Examples:
+  dogwatch init
+  cd /srv/myapp && sudo dogwatch init -o /etc/dogwatch
+  sudo dogwatch init /srv/shop --name shop -l 127.0.0.1:3000 -o /etc/dogwatch";
+
 const IMPORT_HELP: &str = "\
-What has no counterpart is named on standard error, and in the file as a comment.
+The file of another process manager: PM2's, a Procfile, gunicorn.conf.py, Puma's puma.rb. Those that are programs are run by
+their own interpreter, with your rights. What has no counterpart is named on standard error, and in the file as a comment.
 
 Examples:
   dogwatch import ecosystem.config.js
+  dogwatch import Procfile
+  dogwatch import gunicorn.conf.py
+  dogwatch import config/puma.rb
   sudo dogwatch import ecosystem.config.js --env production -o /etc/dogwatch";
 
 #[derive(Debug, Subcommand)]
@@ -194,13 +211,16 @@ enum Verb {
     /// Show that this program could take over from the primary that asks: part of `upgrade`
     #[command(hide = true)]
     UpgradeTrial,
-    /// Look whether a configuration file can be used
+    /// Look whether configuration files can be used
     Check {
-        /// The file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
     },
-    /// Translate a process file of PM2: one configuration file for each app
+    /// Write the configuration file for a project, by looking at it: Node, Python, Ruby, Go, Rust, PHP, or a Procfile
+    #[command(after_help = INIT_HELP)]
+    Init(init::InitArguments),
+    /// Translate the file of PM2, foreman, gunicorn or Puma: one configuration file for each app
     #[command(after_help = IMPORT_HELP)]
     Import(import::ImportArguments),
     /// Make systemd's units of the files in /etc/dogwatch; systemd does that itself, this shows what it gets
@@ -332,7 +352,8 @@ pub fn main() -> ExitCode {
         Verb::Upgrade { app: Some(app), .. } => upgrade::upgrade(&app, control),
         Verb::Upgrade { app: None, .. } => upgrade::upgrade_all(control),
         Verb::UpgradeTrial => upgrade::trial(),
-        Verb::Check { file } => Ok(run::check(file)),
+        Verb::Check { files } => Ok(run::check(files)),
+        Verb::Init(arguments) => init::init(&arguments),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Generate(arguments) => generate::generate(&arguments),
         Verb::Completions { shell } => completions(&shell),

@@ -1,5 +1,7 @@
 //! Where the process file is and where its apps are to run: folders and files as they can be seen from here.
 
+use super::draft::{Draft, Table};
+use super::trouble::Unusable;
 use crate::sys::spawn;
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -62,11 +64,55 @@ impl Place {
         Some(format!("{}:{SERVICE_PATH}", found.parent()?.to_str()?))
     }
 
+    /// Lets services find a program that only the caller's PATH has.
+    pub(super) fn reach(&self, draft: &mut Draft) {
+        let command = draft.get(Table::Top, "command").and_then(toml::Value::as_array);
+        let Some(program) = command.and_then(|words| words.first()?.as_str().map(str::to_owned))
+        else {
+            return;
+        };
+        let Some(path) = self.path_for(&program) else { return };
+        if draft.get(Table::Env, "PATH").is_none() {
+            draft.set(Table::Env, "PATH", path);
+            let text = format!(
+                "'{program}' is where services do not look; a user's home is not seen by the units of the documentation either (ProtectHome=)"
+            );
+            draft.remark_at(Table::Env, "PATH", "PATH", text);
+        }
+    }
+
     /// Returns the Node of this version that nvm has installed.
     pub(super) fn nvm_node(&self, version: &str) -> Option<String> {
         let node = self.nvm.as_ref()?.join(format!("versions/node/v{version}/bin/node"));
         node.is_file().then(|| node.to_str().map(str::to_owned)).flatten()
     }
+}
+
+/// No file that says how something is run is larger.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Returns the text of a file that says how something is run.
+///
+/// # Errors
+/// When it is no regular file, larger than 1 MB, or no text.
+pub(super) fn text(file: &Path) -> Result<String, Unusable> {
+    let cannot = |e: std::io::Error| Unusable::from(e.to_string());
+    let metadata = std::fs::metadata(file).map_err(cannot)?;
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" };
+        return Err(Unusable::from(what));
+    }
+    let mut bytes = vec![];
+    std::fs::File::open(file)
+        .map_err(cannot)?
+        .take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(cannot)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Unusable::from("it is larger than 1 MB, which no such file is"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Unusable::from("it is not UTF-8"))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 /// Returns the beginning of a file, if it can be read.

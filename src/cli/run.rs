@@ -220,20 +220,21 @@ pub(super) fn run(arguments: RunArguments) -> ExitCode {
     finish(primary::run(&name, source))
 }
 
-/// Looks whether a file can be used, as `run` and a reload would.
+/// Looks whether files can be used, as `run` and a reload would, each for itself: one that cannot does not hide the next.
+pub(super) fn check(files: Vec<PathBuf>) -> ExitCode {
+    let bad: Vec<ExitCode> = files.into_iter().filter_map(|file| check_one(file).err()).collect();
+    bad.into_iter().next().unwrap_or(ExitCode::SUCCESS)
+}
+
 #[expect(clippy::print_stdout, reason = "this is what the verb is for")]
-pub(super) fn check(file: PathBuf) -> ExitCode {
+fn check_one(file: PathBuf) -> Result<(), ExitCode> {
     let name = file.display().to_string();
     let source = Source { config: Some(file), ..Source::default() };
-    match source.check() {
-        Ok(settings) => {
-            let workers = settings.policy.slots;
-            let s = if workers == 1 { "" } else { "s" };
-            println!("{name}: good, {workers} worker{s} of '{}'", settings.command.join(" "));
-            ExitCode::SUCCESS
-        }
-        Err(refusal) => refuse(&refusal),
-    }
+    let settings = source.check().map_err(|refusal| refuse(&refusal))?;
+    let workers = settings.policy.slots;
+    let s = if workers == 1 { "" } else { "s" };
+    println!("{name}: good, {workers} worker{s} of '{}'", settings.command.join(" "));
+    Ok(())
 }
 
 /// Runs the built-in workers, and says what to try.

@@ -95,6 +95,31 @@ impl Trouble {
     }
 }
 
+/// Why a file or a folder cannot be used: words that fit after `cannot X 'NAME': `.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) reason: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Unusable {
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// What is said when this keeps us from doing `what`, as `import 'FILE'`.
+    pub(super) fn trouble(self, what: &str) -> Trouble {
+        let message = format!("cannot {what}: {}", self.reason);
+        Trouble { hint: self.hint, ..Trouble::new(Code::Usage, message) }
+    }
+}
+
+impl<T: Into<String>> From<T> for Unusable {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), hint: None }
+    }
+}
+
 /// A line as it can be shown to a person: whatever could control the terminal is made visible.
 pub(super) fn printable(line: &str) -> String {
     let visible = |c: char| match c {

@@ -23,7 +23,7 @@ pub fn read_config(path: &Path) -> io::Result<String> {
 
 /// What the search for a launcher's program looks at.
 #[derive(Debug)]
-pub(super) struct Disk;
+pub struct Disk;
 
 impl Files for Disk {
     fn exists(&self, path: &Path) -> bool {

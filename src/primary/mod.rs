@@ -28,7 +28,7 @@ mod worker;
 
 pub use app::refuse_name;
 pub use carry::upgrade::trial;
-pub use disk::read_config;
+pub use disk::{Disk, read_config};
 pub use source::Source;
 pub use systemd::unit;
 

@@ -1,8 +1,8 @@
-//! Process files that are JavaScript, evaluated by the Node on PATH, as PM2 itself does it.
+//! Files that are programs, evaluated by their own interpreter: with the caller's rights, as their owner does it, and
+//! within bounds of time and size.
 
-use super::super::trouble::printable;
-use super::Unusable;
-use super::read::Kind;
+use crate::cli::trouble::Unusable;
+use crate::cli::trouble::printable;
 use crate::sys::process::monotonic_nanos;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
@@ -14,8 +14,22 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// What Node runs.
-const PROGRAM: &str = include_str!("evaluate.mjs");
+/// Who evaluates a file, and what it is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interpreter<'a> {
+    /// What it is called in messages.
+    pub(super) name: &'a str,
+    /// What is started: found on PATH where it has no slash.
+    pub(super) program: &'a Path,
+    /// Its arguments before the file.
+    pub(super) before: &'a [&'a str],
+    /// Its arguments behind the file.
+    pub(super) after: &'a [&'a str],
+    /// The port that the file is told of, as PORT.
+    pub(super) port: Option<u16>,
+    /// What to do where it is missing.
+    pub(super) remedy: &'a str,
+}
 
 /// A file that takes longer does something else than to say what it holds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,8 +40,9 @@ const LARGEST: usize = 16 * 1024 * 1024;
 /// So much of what it says is kept.
 const LAST_WORDS: usize = 64 * 1024;
 
-/// Node, as long as it is needed.
-struct Evaluation {
+/// The interpreter, as long as it is needed.
+struct Evaluation<'a> {
+    by: Interpreter<'a>,
     child: Child,
     /// Where the answer comes from.
     answer: Source<UnixStream>,
@@ -45,9 +60,9 @@ struct Source<R> {
 /// Returns what the file holds.
 ///
 /// # Errors
-/// When there is no Node, or the file throws, ends Node, or takes too long.
-pub(super) fn evaluate(file: &Path, kind: Kind) -> Result<Value, Unusable> {
-    let mut evaluation = start(file, kind)?;
+/// When there is no interpreter, or the file throws, ends it, or takes too long.
+pub(super) fn evaluate(file: &Path, by: Interpreter<'_>) -> Result<Value, Unusable> {
+    let mut evaluation = start(file, by)?;
     let deadline = monotonic_nanos() + u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
     let line = loop {
         if let Some(length) = evaluation.answer.bytes.iter().position(|byte| *byte == b'\n') {
@@ -61,22 +76,23 @@ pub(super) fn evaluate(file: &Path, kind: Kind) -> Result<Value, Unusable> {
         }
         let left = Duration::from_nanos(deadline.saturating_sub(monotonic_nanos()));
         if left.is_zero() {
-            let reason = format!("node did not come to its end within {}s", PATIENCE.as_secs());
+            let reason =
+                format!("{} did not come to its end within {}s", by.name, PATIENCE.as_secs());
             return Err(Unusable::from(reason)
                 .hint("it is to hold settings only, and to leave other work to the app"));
         }
         let waited = wait([&mut evaluation.answer, &mut evaluation.said], left);
-        waited.map_err(|e| Unusable::from(format!("cannot read from node: {e}")))?;
+        waited.map_err(|e| Unusable::from(format!("cannot read from {}: {e}", by.name)))?;
         let said = &mut evaluation.said.bytes;
         said.drain(..said.len().saturating_sub(LAST_WORDS));
     };
     parse(line)
 }
 
-/// Starts Node with the file.
+/// Starts the interpreter with the file, which it reads from the folder that it is in.
 #[expect(clippy::disallowed_methods, reason = "a client is no primary; it may have children")]
-fn start(file: &Path, kind: Kind) -> Result<Evaluation, Unusable> {
-    let cannot = |e: io::Error| Unusable::from(format!("cannot run node: {e}"));
+fn start<'a>(file: &Path, by: Interpreter<'a>) -> Result<Evaluation<'a>, Unusable> {
+    let cannot = |e: io::Error| Unusable::from(format!("cannot run {}: {e}", by.name));
     let (answer, theirs) = UnixStream::pair().map_err(cannot)?;
     let (said, their_said) = UnixStream::pair().map_err(cannot)?;
     // Whoever reads from it is at its end at once.
@@ -84,11 +100,15 @@ fn start(file: &Path, kind: Kind) -> Result<Evaluation, Unusable> {
     for ours in [&answer, &said] {
         ours.set_nonblocking(true).map_err(cannot)?;
     }
-    let child = Command::new("node")
-        .args(["--input-type=module", "--eval", PROGRAM])
+    let mut command = Command::new(by.program);
+    if let Some(port) = by.port {
+        command.env("PORT", port.to_string());
+    }
+    let child = command
+        .args(by.before)
         .arg(file)
-        .arg(if kind == Kind::Json { "json" } else { "module" })
-        // If we are somebody's worker ourselves, Node is not.
+        .args(by.after)
+        // If we are somebody's worker ourselves, it is not.
         .env_remove("NODE_CHANNEL_FD")
         .env_remove("NODE_UNIQUE_ID")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -97,14 +117,14 @@ fn start(file: &Path, kind: Kind) -> Result<Evaluation, Unusable> {
         .spawn();
     let child = child.map_err(|e| {
         if e.kind() == io::ErrorKind::NotFound {
-            Unusable::from("there is no 'node' on PATH to evaluate it")
-                .hint("install Node, or write the file as JSON or YAML")
+            Unusable::from(format!("there is no '{}' on PATH to evaluate it", by.name))
+                .hint(by.remedy)
         } else {
             cannot(e)
         }
     })?;
     let source = |from| Source { from, bytes: vec![], is_open: true };
-    Ok(Evaluation { child, answer: source(answer), said: source(said) })
+    Ok(Evaluation { by, child, answer: source(answer), said: source(said) })
 }
 
 /// Waits until there is something to read, and reads it.
@@ -142,8 +162,8 @@ impl<R: Read> Source<R> {
     }
 }
 
-impl Evaluation {
-    /// Why Node ended without an answer: the file ended it, or it could not begin.
+impl Evaluation<'_> {
+    /// Why it ended without an answer: the file ended it, or it could not begin.
     fn without_answer(&mut self) -> Unusable {
         // It has closed its end, so it ends, or has no way to tell us anything more.
         let _ = self.said.read();
@@ -155,11 +175,14 @@ impl Evaluation {
             line.contains("Error") || line.starts_with("Warning") || line.starts_with("node:")
         });
         let line = line.map(|line| format!(": {}", printable(line))).unwrap_or_default();
-        Unusable::from(format!("node ended before the file was evaluated, {status}{line}"))
+        Unusable::from(format!(
+            "{} ended before the file was evaluated, {status}{line}",
+            self.by.name
+        ))
     }
 }
 
-impl Drop for Evaluation {
+impl Drop for Evaluation<'_> {
     fn drop(&mut self) {
         // It may be gone already, and is never left as a zombie.
         let _ = self.child.kill();

@@ -1,8 +1,8 @@
 //! The attributes of an app in PM2's process files, as PM2 7 knows them (its `lib/API/schema.json`): what they are called,
 //! and what may stand there.
 
-use super::Unusable;
 use super::words::split;
+use crate::cli::trouble::Unusable;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;

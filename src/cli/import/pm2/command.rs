@@ -1,9 +1,9 @@
 //! What PM2 would start: script, interpreter and arguments become the words of `command`.
 
-use super::Unusable;
 use super::attributes::App;
-use super::draft::{Draft, Table};
-use super::place::{Place, beginning, resolve};
+use crate::cli::draft::{Draft, Table};
+use crate::cli::place::{Place, beginning, resolve};
+use crate::cli::trouble::Unusable;
 use std::path::Path;
 
 /// What runs the script, by its extension, as PM2 has it; TypeScript aside.

@@ -1,7 +1,7 @@
 //! What a process file holds beside its apps, and where the apps are in it.
 
-use super::Unusable;
 use super::attributes::{App, found, mark};
+use crate::cli::trouble::Unusable;
 use serde_json::{Map, Value};
 
 /// A process file, taken apart.

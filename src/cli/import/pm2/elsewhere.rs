@@ -1,7 +1,7 @@
 //! The attributes that have no key here: why not, and what to do instead.
 
 use super::attributes::{App, found, scalar};
-use super::draft::Draft;
+use crate::cli::draft::Draft;
 
 /// Attributes that are spoken of together, the values with which they say what is so anyway ("" for none), and the text,
 /// in which `{app}` is the app's name and `{value}` the first one's value.

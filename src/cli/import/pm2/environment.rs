@@ -1,10 +1,9 @@
 //! The variables that PM2 would set, and the port that they tell.
 
-use super::Unusable;
 use super::attributes::{App, not_data, scalar};
 use super::command::Runs;
-use super::draft::{Draft, Table};
-use super::place::Place;
+use crate::cli::draft::{Draft, Table};
+use crate::cli::trouble::Unusable;
 use crate::config::values::{for_slot, is_variable_name};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, SocketAddr};
@@ -144,20 +143,4 @@ fn shared_address(draft: &Draft) -> Option<String> {
         Some(host) => SocketAddr::new(host, port).to_string(),
         None => port.to_string(),
     })
-}
-
-/// Lets services find a program that only the caller's PATH has.
-pub(super) fn path(place: &Place, draft: &mut Draft) {
-    let command = draft.get(Table::Top, "command").and_then(toml::Value::as_array);
-    let Some(program) = command.and_then(|words| words.first()?.as_str().map(str::to_owned)) else {
-        return;
-    };
-    let Some(path) = place.path_for(&program) else { return };
-    if draft.get(Table::Env, "PATH").is_none() {
-        draft.set(Table::Env, "PATH", path);
-        let text = format!(
-            "'{program}' is where services do not look; a user's home is not seen by the units of the documentation either (ProtectHome=)"
-        );
-        draft.remark_at(Table::Env, "PATH", "PATH", text);
-    }
 }

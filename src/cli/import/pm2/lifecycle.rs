@@ -1,10 +1,10 @@
 //! When a worker is ready, how it is stopped, and when it is started again.
 
-use super::Unusable;
 use super::attributes::App;
 use super::command::Runs;
-use super::draft::{Draft, Table};
-use super::place::Place;
+use crate::cli::draft::{Draft, Table};
+use crate::cli::place::Place;
+use crate::cli::trouble::Unusable;
 use crate::config::values::{StopSignal, Time};
 use crate::core::Policy;
 use std::time::Duration;

@@ -1,14 +1,13 @@
 //! Process files as text: which format they are in, and what they hold.
 
-use super::Unusable;
-use super::node;
+use crate::cli::import::evaluate::{self, Interpreter};
+use crate::cli::place::text;
+use crate::cli::trouble::Unusable;
 use serde_json::Value;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
-/// No process file is larger.
-const LARGEST: u64 = 1024 * 1024;
+/// What Node runs.
+const PROGRAM: &str = include_str!("../evaluate.mjs");
 
 /// The formats that PM2 reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +40,10 @@ pub(super) fn read(file: &Path, absolute: &Path) -> Result<Value, Unusable> {
         return Err(Unusable::from(expected));
     };
     match kind {
-        Kind::Module => node::evaluate(absolute, kind),
+        Kind::Module => evaluate(absolute, kind),
         Kind::Json => serde_json::from_str(&text).or_else(|error| {
             // PM2 reads it as JavaScript, which allows comments, trailing commas and names without quotes.
-            node::evaluate(absolute, kind).map_err(|unusable| match unusable.hint {
+            evaluate(absolute, kind).map_err(|unusable| match unusable.hint {
                 Some(_) => Unusable::from(format!("not valid JSON: {error}"))
                     .hint("PM2 reads it as JavaScript; with 'node' on PATH this does, too"),
                 None => unusable,
@@ -52,6 +51,19 @@ pub(super) fn read(file: &Path, absolute: &Path) -> Result<Value, Unusable> {
         }),
         Kind::Yaml => yaml(&text),
     }
+}
+
+/// Has Node evaluate a file, as PM2 itself does it.
+fn evaluate(absolute: &Path, kind: Kind) -> Result<Value, Unusable> {
+    let by = Interpreter {
+        name: "node",
+        program: Path::new("node"),
+        before: &["--input-type=module", "--eval", PROGRAM],
+        after: &[if kind == Kind::Json { "json" } else { "module" }],
+        port: None,
+        remedy: "install Node, or write the file as JSON or YAML",
+    };
+    evaluate::evaluate(absolute, by)
 }
 
 /// Reads YAML as PM2's reader does: only 'true' and 'false' are flags, a name may be 'y' or 'on'.
@@ -66,20 +78,4 @@ fn yaml(text: &str) -> Result<Value, Unusable> {
         let reason = reason.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
         Unusable::from(format!("not valid YAML: {reason}"))
     })
-}
-
-fn text(file: &Path) -> Result<String, Unusable> {
-    let cannot = |e: std::io::Error| Unusable::from(e.to_string());
-    let metadata = std::fs::metadata(file).map_err(cannot)?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" };
-        return Err(Unusable::from(what));
-    }
-    let mut bytes = vec![];
-    File::open(file).map_err(cannot)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Unusable::from("it is larger than 1 MB, which no process file is"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| Unusable::from("it is not UTF-8"))?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }

@@ -1,9 +1,9 @@
 //! What becomes of the attributes of PM2, and that none of them is passed over in silence.
 
 use super::attributes::App;
-use super::draft::{Draft, Table};
-use super::place::Place;
-use super::translate::{Translation, Wanted, translate, valid_name};
+use super::translate::{Translation, Wanted, translate};
+use crate::cli::draft::{Draft, Table, valid_name};
+use crate::cli::place::Place;
 use crate::config::{Settings, file};
 use crate::primary::refuse_name;
 use serde_json::{Map, Value, json};
@@ -352,7 +352,7 @@ const OPTIONS: &str = "-s --silent -m --mini-list --no-color --sort --attach -f 
 
 #[test]
 fn the_documentation_has_a_counterpart_for_everything() {
-    let text = include_str!("../../../docs/from-pm2.md");
+    let text = include_str!("../../../../docs/from-pm2.md");
     let in_first_column = |name: &str| {
         let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
         rows.into_iter().any(|cell| cell.contains(&format!("`{name}`")))

@@ -1,14 +1,13 @@
 //! One app of a process file becomes one file of dogwatch's.
 
-use super::Unusable;
 use super::attributes::App;
 use super::command::{self, Runs};
-use super::draft::{Draft, Table};
 use super::elsewhere::elsewhere;
 use super::environment;
 use super::lifecycle::lifecycle;
-use super::place::Place;
-use crate::primary::refuse_name;
+use crate::cli::draft::{Draft, Table, valid_name};
+use crate::cli::place::Place;
+use crate::cli::trouble::Unusable;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -52,7 +51,7 @@ pub(super) fn translate(mut app: App, wanted: Wanted<'_>) -> Result<Translation,
         "From PM2: {} of {file}, with values as they were on import. Workers see the variables that are named here and in the unit, not those of a shell.",
         app.label
     );
-    let mut draft = Draft::new(name, head);
+    let mut draft = Draft::new(name, head, "What PM2 was told, and is not here");
     if let Some(text) = renamed {
         draft.remark("name", text);
     }
@@ -73,7 +72,7 @@ pub(super) fn translate(mut app: App, wanted: Wanted<'_>) -> Result<Translation,
     environment::environment(&mut app, wanted.environment, wanted.deployed, &mut draft)?;
     environment::numbered(&mut app, runs, is_alone, &mut draft);
     environment::listen(runs, &mut draft);
-    environment::path(wanted.place, &mut draft);
+    wanted.place.reach(&mut draft);
     lifecycle(&mut app, runs, wanted.place, &mut draft)?;
     elsewhere(&mut app, &mut draft);
     for (attribute, text) in std::mem::take(&mut app.unknown) {
@@ -97,24 +96,6 @@ fn name(app: &mut App, suffix: Option<&str>) -> (String, Option<String>) {
     let text = format!("'{wanted}' cannot be the name of an app here, so it is '{name}'");
     let renamed = (name != wanted).then_some(text);
     (name, renamed)
-}
-
-/// A name as [`refuse_name`] lets it pass.
-pub(super) fn valid_name(wanted: &str) -> String {
-    let mut name = String::new();
-    for c in wanted.chars() {
-        let c = if c.is_ascii_alphanumeric() || "_.@".contains(c) { c } else { '-' };
-        if c != '-' || !name.ends_with('-') {
-            name.push(c);
-        }
-    }
-    let marks = ['-', '.'];
-    let mut name = name.trim_matches(marks).to_owned();
-    while refuse_name(&name).is_some() && !name.is_empty() {
-        name.pop();
-    }
-    let name = name.trim_end_matches(marks);
-    if name.is_empty() { "app".to_owned() } else { name.to_owned() }
 }
 
 /// Whether PM2 would run it in its cluster mode.

@@ -1,0 +1,241 @@
+//! A Procfile: each of its lines is a process; those that serve become apps.
+
+use super::Imported;
+use super::serve::{self, Web};
+use crate::cli::draft::{Draft, Table, valid_name};
+use crate::cli::place::{self, Place, resolve};
+use crate::cli::trouble::Unusable;
+use crate::config::envfile;
+use crate::config::launcher::{Line, line};
+use std::path::{Path, PathBuf};
+
+/// Where foreman begins to count ports.
+const FIRST_PORT: u16 = 5000;
+
+/// One line of a Procfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Process {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) line: String,
+    /// Its port, as foreman counts.
+    pub(in crate::cli) port: u16,
+}
+
+impl Process {
+    /// Whether it serves: it is called so, or is told a port.
+    pub(in crate::cli) fn serves(&self) -> bool {
+        self.name == "web" || self.line.contains("$PORT") || self.line.contains("${PORT")
+    }
+}
+
+/// Reads a Procfile; what is no process in it is returned as remarks.
+pub(in crate::cli) fn parse(text: &str, first_port: u16) -> (Vec<Process>, Vec<String>) {
+    let (mut processes, mut remarks): (Vec<Process>, Vec<String>) = (vec![], vec![]);
+    for (number, whole) in (1..).zip(text.lines()) {
+        let text = whole.trim();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let is_name = |name: &str| {
+            let valid = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+            !name.is_empty() && name.chars().all(valid)
+        };
+        match text.split_once(':') {
+            Some((name, line)) if is_name(name) && !line.trim().is_empty() => {
+                let count = u16::try_from(processes.len()).unwrap_or(u16::MAX);
+                let port = first_port.saturating_add(count.saturating_mul(100));
+                let (name, line) = (name.to_owned(), line.trim().to_owned());
+                processes.push(Process { name, line, port });
+            }
+            _ => remarks.push(format!("line {number} is no 'NAME: COMMAND', and is left out")),
+        }
+    }
+    (processes, remarks)
+}
+
+/// Translates a Procfile.
+///
+/// # Errors
+/// When it cannot be read, or nothing in it serves.
+pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
+    let text = place::text(&place.file)?;
+    let variables = Variables::beside(&place.folder);
+    let (processes, mut remarks) = parse(&text, variables.port.unwrap_or(FIRST_PORT));
+    let project = place.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut drafts = vec![];
+    for process in &processes {
+        if !process.serves() {
+            remarks.push(serves_nothing(process));
+            continue;
+        }
+        let name = match process.name.as_str() {
+            "web" => valid_name(&project),
+            name => valid_name(&format!("{project}-{name}")),
+        };
+        let file = place.file.file_name().unwrap_or_default().to_string_lossy();
+        let head = format!("From {file}: '{}', with values as they were on import.", process.name);
+        let mut draft = Draft::new(name, head, "What its line says, and is not here");
+        let web =
+            Web { folder: &place.folder, runs_files: true, listen: None, port: Some(process.port) };
+        write(process, web, &variables, &mut draft).map_err(|unusable| Unusable {
+            reason: format!("'{}': {}", process.name, unusable.reason),
+            ..unusable
+        })?;
+        place.reach(&mut draft);
+        drafts.push(draft);
+    }
+    if drafts.is_empty() {
+        return Err(Unusable::from(
+            "nothing in it serves: there is no 'web', and no line has $PORT",
+        )
+        .hint("what serves nothing is a plain systemd service"));
+    }
+    Ok(Imported { drafts, remarks })
+}
+
+/// What is said of a process that is no app.
+pub(in crate::cli) fn serves_nothing(process: &Process) -> String {
+    format!(
+        "{}: left out, for it is not called 'web' and no $PORT is in it: what serves nothing is a plain systemd service, ExecStart=/bin/sh -c '{}'",
+        process.name,
+        process.line.replace('\'', r"'\''")
+    )
+}
+
+/// Writes what becomes of a line.
+///
+/// # Errors
+/// When it cannot be read, or what it names cannot.
+pub(in crate::cli) fn write(
+    process: &Process,
+    web: Web<'_>,
+    variables: &Variables,
+    draft: &mut Draft,
+) -> Result<(), Unusable> {
+    variables.write(draft);
+    draft.set(Table::Env, "PORT", process.port.to_string());
+    draft.note(Table::Env, "PORT", "a line of a Procfile is told its port so");
+    let text = with_port(&process.line, process.port);
+    let mut folder = web.folder.to_owned();
+    let mut text = text.as_str();
+    let rest;
+    let mut parsed = line(text).map_err(Unusable::from)?;
+    if let Line::After(before, last) = parsed {
+        for command in before {
+            match command.strip_prefix("cd ").map(str::trim) {
+                Some(to) if !to.contains(['$', '~', '*', '`', ' ']) => {
+                    folder = resolve(&folder, Path::new(to));
+                }
+                _ => {
+                    let said = format!(
+                        "'{command}' is left out, for it would run with each worker: let the deploy do it, before 'dogwatch reload {}'",
+                        draft.name
+                    );
+                    draft.remark(&process.name, said);
+                }
+            }
+        }
+        rest = last;
+        text = &rest;
+        parsed = line(text).map_err(Unusable::from)?;
+    }
+    let directory = folder.to_str().ok_or_else(|| Unusable::from("its folder is not UTF-8"))?;
+    draft.set(Table::Top, "working-directory", directory);
+    match parsed {
+        Line::Plain(set, argv) => {
+            for (name, value) in set {
+                draft.set(Table::Env, &name, value);
+            }
+            serve::command(&argv, Web { folder: &folder, ..web }, draft)
+        }
+        Line::After(_, _) => Err(Unusable::from(format!("'{text}' is more than one command"))),
+        Line::Shell(text) => {
+            let words = ["/bin/sh".to_owned(), "-c".to_owned(), text.clone()];
+            serve::other(&words, Web { folder: &folder, ..web }, draft);
+            let said = "it takes a shell; better the program and its arguments as a list, and variables in [env]";
+            draft.remark_at(Table::Top, "command", &process.name, said);
+            Ok(())
+        }
+    }
+}
+
+/// Puts the port where the shell would.
+fn with_port(line: &str, port: u16) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let named = rest
+            .strip_prefix("$PORT")
+            .filter(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
+        let braced = rest.strip_prefix("${PORT}").or_else(|| {
+            let after = rest.strip_prefix("${PORT:-")?;
+            let end = after.find('}')?;
+            after[..end].chars().all(|c| c.is_ascii_digit()).then_some(&after[end + 1..])
+        });
+        match named.or(braced) {
+            Some(after) => {
+                text.push_str(&port.to_string());
+                rest = after;
+            }
+            None => {
+                text.push('$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    text + rest
+}
+
+/// The `.env` beside a Procfile.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Variables {
+    file: Option<PathBuf>,
+    /// PORT in it.
+    pub(in crate::cli) port: Option<u16>,
+    /// Why it cannot be used.
+    trouble: Option<String>,
+}
+
+impl Variables {
+    /// Looks for it.
+    pub(in crate::cli) fn beside(folder: &Path) -> Self {
+        let file = folder.join(".env");
+        if file.symlink_metadata().is_err() {
+            return Self::default();
+        }
+        let text = match place::text(&file) {
+            Ok(text) => text,
+            Err(unusable) => {
+                return Self { trouble: Some(unusable.reason), ..Self::default() };
+            }
+        };
+        match envfile::parse(".env", &text) {
+            Ok(variables) => {
+                let port = variables.iter().rev().find(|(name, _)| name == "PORT");
+                let port = port.and_then(|(_, value)| value.trim().parse().ok());
+                Self { file: Some(file), port: port.filter(|port| *port > 0), trouble: None }
+            }
+            Err(error) => Self { trouble: Some(error.message), ..Self::default() },
+        }
+    }
+
+    /// Writes `environment-files`.
+    pub(in crate::cli) fn write(&self, draft: &mut Draft) {
+        if let Some(path) = self.file.as_ref().and_then(|file| file.to_str()) {
+            draft.set(Table::Top, "environment-files", vec![path]);
+            draft.note(
+                Table::Top,
+                "environment-files",
+                "read as systemd reads such files, again at each start of a worker; the workers' user must be able to read it",
+            );
+        }
+        if let Some(trouble) = &self.trouble {
+            let text = format!(
+                "it is not used: {trouble}. Make it lines of NAME=VALUE, and write environment-files = [\"/path/to/.env\"]"
+            );
+            draft.remark(".env", text);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `dogwatch init`: looks at a project and writes the file that runs it, with the reason for each decision. Nothing of the
+//! project is executed.
+
+mod go;
+mod node;
+mod php;
+mod procfile;
+mod project;
+pub(super) mod python;
+mod ruby;
+mod rust;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use super::draft::{Draft, valid_name};
+use super::put;
+use super::trouble::{Code, Trouble, Unusable};
+use crate::config::values::Address;
+use crate::primary::refuse_name;
+use project::Project;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What `init` is to do.
+#[derive(Debug, clap::Args)]
+pub(super) struct InitArguments {
+    /// The project's folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// Write APP.toml into this directory, or this file, whose name is then the app's [default: to standard output]
+    #[arg(short, long, value_name = "DIR|FILE")]
+    output: Option<PathBuf>,
+    /// What the app is called [default: what the project is called, else its folder]
+    #[arg(long, value_name = "APP")]
+    name: Option<String>,
+    /// Where to listen: PORT (on all addresses), ADDR:PORT, [V6]:PORT or unix:PATH [default: what the project says, else what is usual for it]
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Option<Address>,
+    /// Write over a file that is there
+    #[arg(long, requires = "output")]
+    force: bool,
+}
+
+/// A kind of project.
+struct Kind {
+    name: &'static str,
+    /// What says that a project is of this kind.
+    seen: fn(&Project) -> Option<String>,
+    /// What such a project calls itself.
+    called: fn(&Project) -> Option<String>,
+    /// Writes what runs it.
+    write: fn(&Project, &mut Draft) -> Result<(), Unusable>,
+}
+
+/// In order of preference. A Procfile is its owner's word; a package.json is in many projects that are none of Node's.
+const KINDS: [Kind; 7] = [
+    Kind {
+        name: "Procfile",
+        seen: procfile::seen,
+        called: procfile::called,
+        write: procfile::write,
+    },
+    Kind { name: "Ruby", seen: ruby::seen, called: ruby::called, write: ruby::write },
+    Kind { name: "Python", seen: python::seen, called: python::called, write: python::write },
+    Kind { name: "PHP", seen: php::seen, called: php::called, write: php::write },
+    Kind { name: "Go", seen: go::seen, called: go::called, write: go::write },
+    Kind { name: "Rust", seen: rust::seen, called: rust::called, write: rust::write },
+    Kind { name: "Node", seen: node::seen, called: node::called, write: node::write },
+];
+
+/// Looks at a project, and prints or writes what runs it.
+pub(super) fn init(arguments: &InitArguments) -> Result<ExitCode, Trouble> {
+    let what = format!("init '{}'", arguments.folder.display());
+    let (name, folder) = named(arguments)?;
+    let listen = arguments.listen.as_ref().map(ToString::to_string);
+    let project = Project::of(&arguments.folder, listen).map_err(|u| u.trouble(&what))?;
+    let (draft, remarks) = drafted(&project, name).map_err(|unusable| unusable.trouble(&what))?;
+    let drafts = [draft];
+    put::check(&drafts).map_err(|unusable| unusable.trouble(&what))?;
+    match folder {
+        Some(folder) => {
+            put::write(project.mode(), &folder, &drafts, arguments.force)?;
+        }
+        None => put::show(&drafts)?,
+    }
+    put::remark(&remarks, &drafts);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name that was given, and the folder to write into.
+fn named(arguments: &InitArguments) -> Result<(Option<String>, Option<PathBuf>), Trouble> {
+    let mut name = arguments.name.clone();
+    let mut folder = arguments.output.clone();
+    if let Some(file) = arguments.output.as_ref().filter(|path| is_file(path)) {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if name.as_ref().is_some_and(|name| *name != stem) {
+            let text =
+                format!("cannot write '{}': its name is not that of '--name'", file.display());
+            return Err(Trouble::new(Code::Usage, text));
+        }
+        name = Some(stem);
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        folder = Some(parent.unwrap_or(Path::new(".")).to_owned());
+    }
+    match name.as_deref().and_then(refuse_name) {
+        Some(message) => Err(Trouble::new(Code::Usage, message)),
+        None => Ok((name, folder)),
+    }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml") && !path.is_dir()
+}
+
+/// Drafts the file of a project, and says what concerns more than it.
+fn drafted(project: &Project, name: Option<String>) -> Result<(Draft, Vec<String>), Unusable> {
+    let mut seen = KINDS.iter().filter_map(|kind| Some((kind, (kind.seen)(project)?)));
+    let Some((kind, evidence)) = seen.next() else {
+        return Err(nothing(project));
+    };
+    let folder = project.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let called = (kind.called)(project).filter(|name| !name.trim().is_empty());
+    let wanted = called.unwrap_or(folder);
+    let name = name.unwrap_or_else(|| valid_name(&wanted));
+    let head = format!("{name}: written by 'dogwatch init', {}: {evidence}.", kind.name);
+    let mut draft = Draft::new(name, head, "What is left to do");
+    write::around(project, &mut draft)?;
+    (kind.write)(project, &mut draft)?;
+    project.place.reach(&mut draft);
+    let mut remarks: Vec<String> = seen
+        .map(|(other, evidence)| format!("also seen, and not used: {} ({evidence})", other.name))
+        .collect();
+    remarks.extend(project.trouble());
+    if let Some(file) = project.process_file() {
+        remarks
+            .push(format!("'{file}' is of PM2: 'dogwatch import {file}' takes over what it says"));
+    }
+    Ok((draft, remarks))
+}
+
+fn nothing(project: &Project) -> Unusable {
+    let said = project.trouble().into_iter().next();
+    let reason = "nothing in it says what to run: there is no Procfile, package.json, pyproject.toml, requirements.txt, manage.py, Gemfile, config.ru, composer.json, go.mod or Cargo.toml";
+    let hint = "for any other program write command = [\"PROGRAM\", \"ARGUMENT\"] into a file by hand ('dogwatch man dogwatch.toml')";
+    match said {
+        Some(said) => Unusable::from(format!("{reason} that could be used; {said}")).hint(hint),
+        None => Unusable::from(reason).hint(hint),
+    }
+}

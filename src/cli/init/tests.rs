@@ -1,0 +1,517 @@
+//! What becomes of small projects of every kind, and of hostile ones.
+
+use super::drafted;
+use super::project::Project;
+use crate::cli::draft::Draft;
+use crate::config::{Settings, file};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+/// A folder with these files; those below a `bin` are programs.
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = root.path().join("shop").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        if name.contains("bin/") {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    root
+}
+
+fn look(root: &Path, listen: Option<&str>) -> Result<(Draft, Vec<String>), String> {
+    let project = Project::of(&root.join("shop"), listen.map(str::to_owned)).unwrap();
+    let (draft, remarks) = drafted(&project, None).map_err(|unusable| unusable.reason)?;
+    let text = draft.text();
+    let settings = file::parse("shop.toml", &text).and_then(|typed| Settings::new(typed, 4));
+    settings.unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    Ok((draft, remarks))
+}
+
+/// The keys of the file for a project, without what is the same for all; `[table]` before what is in one.
+fn keys(files: &[(&str, &str)]) -> Vec<String> {
+    let root = tree(files);
+    let (draft, _) = look(root.path(), None).unwrap();
+    let text = draft.text();
+    let mut table = String::new();
+    let mut keys = vec![];
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix('[') {
+            Some(name) => table = format!("{}.", name.trim_end_matches(']')),
+            // Where Python and Ruby are is the machine's affair.
+            None if line.starts_with("working-directory") || line.starts_with("PATH = ") => {}
+            None => keys.push(format!("{table}{line}")),
+        }
+    }
+    keys
+}
+
+const NEXT: &str = r#"{"scripts": {"start": "next start"}, "dependencies": {"next": "15"}}"#;
+const CHECKED: &str = "when = \"accepting\"";
+
+#[test]
+fn every_kind_has_its_command_handoff_and_readiness() {
+    let gunicorn = "command = [\"venv/bin/gunicorn\", \"-w\", \"1\", \"app:app\"]";
+    let flask = ("app.py", "app = Flask(__name__)");
+    let puma = "\"-w\", \"0\", \"--bind-to-activated-sockets\", \"only\"]";
+    let cases: [(&str, &[(&str, &str)], &[&str]); 17] = [
+        (
+            "Node by its script",
+            &[
+                ("package.json", r#"{"scripts": {"start": "node server.js -x"}}"#),
+                ("server.js", "x.listen(8123)"),
+            ],
+            &[
+                "command = [\"node\", \"server.js\", \"-x\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8123\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"8123\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Node by 'main', told its port by .env",
+            &[
+                ("package.json", r#"{"main": "./lib/a.js"}"#),
+                ("lib/a.js", ""),
+                (".env", "PORT=9000\n"),
+            ],
+            &[
+                "command = [\"node\", \"lib/a.js\"]",
+                "workers = \"cpus\"",
+                "listen = [\"9000\"]",
+                "environment-files = [\"DIR/.env\"]",
+                "handoff = \"node\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Next",
+            &[("package.json", NEXT), ("node_modules/.bin/next", "")],
+            &[
+                "command = [\"node_modules/.bin/next\", \"start\"]",
+                "workers = \"cpus\"",
+                "listen = [\"3000\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"3000\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Nest, whose script keeps the channel",
+            &[(
+                "package.json",
+                r#"{"scripts": {"start": "nest start"}, "dependencies": {"@nestjs/core": "11"}}"#,
+            )],
+            &[
+                "command = [\"node\", \"dist/main.js\"]",
+                "workers = \"cpus\"",
+                "listen = [\"3000\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"3000\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "FastAPI",
+            &[
+                ("main.py", "app = FastAPI()"),
+                ("requirements.txt", "fastapi\nuvicorn[standard]\n"),
+                (".venv/bin/uvicorn", ""),
+            ],
+            &[
+                "command = [\".venv/bin/uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Quart with hypercorn",
+            &[
+                ("app.py", "app = Quart(__name__)"),
+                (
+                    "pyproject.toml",
+                    "[project]\nname = \"x\"\ndependencies = [\"hypercorn>=0.17\"]\n",
+                ),
+                ("venv/bin/hypercorn", ""),
+            ],
+            &[
+                "command = [\"venv/bin/hypercorn\", \"-w\", \"0\", \"--bind\", \"fd://3\", \"app:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Flask",
+            &[flask, ("venv/bin/gunicorn", "")],
+            &[gunicorn, "workers = \"cpus\"", "listen = [\"8000\"]", "ready.when = \"accepting\""],
+        ),
+        (
+            "Flask, with an environment that lacks the server",
+            &[flask, ("venv/bin/python3", "")],
+            &[gunicorn, "workers = \"cpus\"", "listen = [\"8000\"]", "ready.when = \"accepting\""],
+        ),
+        (
+            "Django",
+            &[
+                ("manage.py", ""),
+                ("site/wsgi.py", "application = get_wsgi_application()"),
+                ("site/asgi.py", "application = get_asgi_application()"),
+                ("venv/bin/gunicorn", ""),
+            ],
+            &[
+                "command = [\"venv/bin/gunicorn\", \"-w\", \"1\", \"site.wsgi:application\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Django with channels",
+            &[
+                ("manage.py", ""),
+                ("site/wsgi.py", "application = get_wsgi_application()"),
+                ("site/asgi.py", "application = get_asgi_application()"),
+                ("Pipfile", "channels = \"*\"\ndaphne = \"*\"\n"),
+                ("venv/bin/daphne", ""),
+            ],
+            &[
+                "command = [\"venv/bin/daphne\", \"--fd\", \"3\", \"site.asgi:application\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Python that takes its socket itself",
+            &[("server.py", "s = socket.socket(fileno=3)"), ("requirements.txt", "")],
+            &[
+                "command = [\"python3\", \"server.py\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "Rails",
+            &[
+                ("config.ru", ""),
+                ("Gemfile", "gem \"rails\", \"~> 8\"\ngem 'puma'\n"),
+                ("config/puma.rb", "port ENV.fetch(\"PORT\", 3100)\n"),
+                ("package.json", NEXT),
+            ],
+            &[
+                &format!("command = [\"bundle\", \"exec\", \"puma\", {puma}"),
+                "workers = \"cpus\"",
+                "listen = [\"3100\"]",
+                "env.RAILS_ENV = \"production\"",
+            ],
+        ),
+        (
+            "unicorn",
+            &[("config.ru", ""), ("Gemfile", "gem 'unicorn'\n")],
+            &[
+                "command = [\"bundle\", \"exec\", \"unicorn\", \"-l\", \"0.0.0.0:8080\"]",
+                "workers = \"cpus\"",
+                "listen = [\"0.0.0.0:8080\"]",
+                "env.RACK_ENV = \"production\"",
+                "ready.when = \"accepting\"",
+                "stop.signal = \"SIGQUIT\"",
+            ],
+        ),
+        (
+            "Go",
+            &[
+                ("go.mod", "module example.org/x/shop/v2\n"),
+                ("main.go", "activation.Listeners(); http.ListenAndServe(\":8081\", nil)"),
+                ("bin/shop", ""),
+            ],
+            &[
+                "command = [\"./bin/shop\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8081\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "Rust",
+            &[
+                (
+                    "Cargo.toml",
+                    "[package]\nname = \"shop-api\"\n[dependencies]\nlistenfd = \"1\"\n",
+                ),
+                ("src/main.rs", ""),
+            ],
+            &[
+                "command = [\"./target/release/shop-api\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "PHP that takes its socket itself",
+            &[("composer.json", "{}"), ("server.php", "new SocketServer('php://fd/3')")],
+            &[
+                "command = [\"php\", \"server.php\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "a Procfile, before all others",
+            &[("Procfile", "web: A=1 uvicorn main:app --port $PORT\nworker: x\n"), flask],
+            &[
+                "command = [\"uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"127.0.0.1:8080\"]",
+                "balance = \"steered\"",
+                "env.PORT = \"8080\"",
+                "env.A = \"1\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+    ];
+    assert!(cases.iter().any(|(.., keys)| keys.iter().any(|key| key.ends_with(CHECKED))));
+    for (what, files, expected) in cases {
+        let found: Vec<String> = keys(files)
+            .into_iter()
+            .map(|key| match key.split_once("[\"/") {
+                Some((key, _)) if key.starts_with("environment-files") => {
+                    format!("{key}[\"DIR/.env\"]")
+                }
+                _ => key,
+            })
+            .collect();
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+#[test]
+fn what_is_left_to_do_is_said() {
+    for (files, said) in [
+        (
+            &[("go.mod", "module shop\n"), ("main.go", "http.ListenAndServe(\":80\", nil)")][..],
+            "no file of the project takes its socket",
+        ),
+        (
+            &[("go.mod", "module shop\n"), ("main.go", "")],
+            "it is not built yet: 'go build -o bin/shop .'",
+        ),
+        (&[("Cargo.toml", "[package]\nname = \"shop\"\n")], "cargo add listenfd"),
+        (
+            &[("app.py", "app = Flask(__name__)"), ("venv/bin/python3", "")],
+            "venv/bin/pip install gunicorn",
+        ),
+        (
+            &[("app.py", "app = Flask(__name__)"), ("requirements.txt", "waitress\n")],
+            "it opens its port by itself",
+        ),
+        (
+            &[("config.ru", ""), ("Gemfile", "gem 'falcon'")],
+            "falcon opens its port by itself, so Puma is written here",
+        ),
+        (
+            &[
+                ("package.json", r#"{"scripts": {"start": "nodemon server.js"}}"#),
+                ("server.js", ""),
+            ],
+            "'nodemon' starts the program again by itself",
+        ),
+        (&[("server.js", "x.listen(process.env.PORT)")], "look whether the program reads PORT"),
+        (
+            &[("server.js", ""), ("ecosystem.config.js", "")],
+            "'dogwatch import ecosystem.config.js' takes over",
+        ),
+        (
+            &[("config.ru", ""), ("package.json", NEXT)],
+            "also seen, and not used: Node (package.json has a script 'start')",
+        ),
+        (
+            &[("Procfile", "web: node a.js\nclock: it's\nx\n")],
+            "clock: left out, for it is not called 'web'",
+        ),
+        (
+            &[("Procfile", "web: node a.js\nclock: it's\nx\n")],
+            "Procfile: line 3 is no 'NAME: COMMAND'",
+        ),
+        (&[("Procfile", "web: flask run -p $PORT")], "'flask run' is for development"),
+        (
+            &[("server.js", ""), (".env", "export A\n")],
+            ".env: it is not used: .env:1: not an assignment",
+        ),
+    ] {
+        let root = tree(files);
+        let (draft, mut remarks) = look(root.path(), None).unwrap();
+        remarks.extend(draft.lines());
+        assert!(remarks.iter().any(|line| line.contains(said)), "{said}:\n{}", remarks.join("\n"));
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_the_reason() {
+    for (files, reason) in [
+        (&[("README", "x")][..], "nothing in it says what to run"),
+        (
+            &[("composer.json", "{}"), ("public/index.php", "")],
+            "it is PHP, and what serves PHP here cannot be given a socket",
+        ),
+        (
+            &[("composer.json", r#"{"require": {"react/http": "1"}}"#)],
+            "no file of it takes its socket from systemd",
+        ),
+        (&[("requirements.txt", "requests\n")], "it is Python, but no app is to be seen"),
+        (&[("Cargo.toml", "[workspace]\n")], "it is a workspace"),
+        (&[("Gemfile", "gem 'sinatra'\n")], "there is no config.ru"),
+        (
+            &[("package.json", r#"{"scripts": {"start": "nodemon x"}}"#)],
+            "package.json names no program",
+        ),
+        (&[("Procfile", "web: 'open\n")], "a quote does not end"),
+    ] {
+        let root = tree(files);
+        let said = look(root.path(), None).unwrap_err();
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn the_address_that_was_asked_for_counts() {
+    let listens = |files: &[(&str, &str)], listen: &str| {
+        let root = tree(files);
+        let (draft, _) = look(root.path(), Some(listen)).unwrap();
+        draft.text().lines().find(|line| line.starts_with("listen")).unwrap().to_owned()
+    };
+    let node = [("server.js", "x.listen(1)"), (".env", "PORT=2")];
+    assert_eq!(listens(&node, "127.0.0.1:4000"), "listen = [\"127.0.0.1:4000\"]");
+    let procfile = [("Procfile", "web: puma -p $PORT")];
+    assert_eq!(listens(&procfile, "4000"), "listen = [\"4000\"]");
+    let unicorn = [("config.ru", ""), ("Gemfile", "gem 'unicorn'")];
+    assert_eq!(listens(&unicorn, "unix:/run/x.sock"), "listen = [\"unix:/run/x.sock\"]");
+}
+
+#[test]
+fn names_are_made_ones_that_files_can_have() {
+    for (files, name) in [
+        (
+            &[
+                ("package.json", "{\"name\": \"@me/a \\n\\\"b\\u0000\", \"main\": \"a.js\"}"),
+                ("a.js", ""),
+            ][..],
+            "a-b",
+        ),
+        (&[("package.json", r#"{"name": "../..", "main": "a.js"}"#), ("a.js", "")], "app"),
+        (&[("package.json", r#"{"name": ["x"], "main": "a.js"}"#), ("a.js", "")], "shop"),
+        (&[("Cargo.toml", "[package]\nname = \"é\"\n")], "app"),
+        (&[("go.mod", "module \"x/y\" // z\n")], "y"),
+        (
+            &[
+                ("main.py", "app = FastAPI()"),
+                ("pyproject.toml", "[tool.poetry]\nname = \"the_api\""),
+            ],
+            "the_api",
+        ),
+    ] {
+        let root = tree(files);
+        let (draft, _) = look(root.path(), None).unwrap();
+        assert_eq!(draft.name, name);
+    }
+}
+
+#[test]
+fn hostile_projects_are_refused_or_passed_over() {
+    let with = |name: &str, make: &dyn Fn(&Path)| {
+        let root = tree(&[("keep", "")]);
+        make(&root.path().join("shop").join(name));
+        look(root.path(), None)
+    };
+    let files = [
+        "Procfile",
+        "package.json",
+        "pyproject.toml",
+        "requirements.txt",
+        "manage.py",
+        "main.py",
+        "Gemfile",
+        "config.ru",
+        "composer.json",
+        "go.mod",
+        "Cargo.toml",
+        ".env",
+        "server.js",
+    ];
+    for name in files {
+        let makes: [&dyn Fn(&Path); 6] = [
+            &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            &|path| symlink(path, path).unwrap(),
+            &|path| std::fs::create_dir(path).unwrap(),
+            &|path| std::fs::write(path, b"\xff\xfe\0").unwrap(),
+            &|path| std::fs::File::create(path).unwrap().set_len(100 << 20).unwrap(),
+            &|path| symlink("/dev/zero", path).unwrap(),
+        ];
+        for make in makes {
+            // Whatever comes of it: it comes at once, and is a good file or a reason.
+            if let Err(reason) = with(name, make) {
+                assert!(!reason.is_empty(), "{name}");
+            }
+        }
+    }
+    let said = with("package.json", &|path| {
+        std::fs::File::create(path).unwrap().set_len(100 << 20).unwrap();
+    });
+    let said = said.unwrap_err();
+    assert!(said.contains("'package.json' was not looked at: it is larger than 1 MB"), "{said}");
+}
+
+#[test]
+fn wrong_types_are_passed_over() {
+    for value in ["null", "1", "[]", "{}", "true", "\"\"", "[[1]]", "\"\\u0000\""] {
+        let package = format!(
+            r#"{{"name": {value}, "main": {value}, "scripts": {value}, "dependencies": {value}, "devDependencies": {{"next": {value}}}}}"#
+        );
+        let starts = format!(r#"{{"scripts": {{"start": {value}}}, "config": {value}}}"#);
+        for text in [package, starts, value.to_owned()] {
+            let root = tree(&[("package.json", &text), ("server.js", "")]);
+            look(root.path(), None).unwrap();
+        }
+        let root = tree(&[
+            ("Cargo.toml", &format!("package = {value}\nbin = {value}\n")),
+            ("server.js", ""),
+        ]);
+        let _ = look(root.path(), None);
+    }
+}
+
+#[test]
+fn folders_in_a_circle_are_walked_once() {
+    let root = tree(&[("go.mod", "module shop"), ("a/main.go", "")]);
+    symlink("..", root.path().join("shop/a/up")).unwrap();
+    let mut deep = root.path().join("shop");
+    for _ in 0..40 {
+        deep.push("d");
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("x.go"), "LISTEN_FDS").unwrap();
+    let project = Project::of(&root.path().join("shop"), None).unwrap();
+    assert_eq!(project.files(&["go"]), ["a/main.go"]);
+}
+
+#[test]
+fn what_stands_in_the_file_was_written_as_toml() {
+    let line = r#"web: X='a"b\c' node 's"erver.js' "two
+words""#;
+    let root = tree(&[("Procfile", &line.replace('\n', " ")), ("x", "")]);
+    let (draft, _) = look(root.path(), None).unwrap();
+    let typed = file::parse("shop.toml", &draft.text()).unwrap();
+    assert_eq!(typed.command.unwrap(), ["node", "s\"erver.js", "two words"]);
+    assert_eq!(typed.env.unwrap()["X"], "a\"b\\c");
+}

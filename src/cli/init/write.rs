@@ -1,0 +1,56 @@
+//! What is in the file of every project.
+
+use super::project::Project;
+use crate::cli::draft::{Draft, Table};
+use crate::cli::trouble::Unusable;
+
+/// Writes what does not depend on the kind of project.
+///
+/// # Errors
+/// When the folder has a name that cannot be written down.
+pub(super) fn around(project: &Project, draft: &mut Draft) -> Result<(), Unusable> {
+    let folder = project.folder.to_str().ok_or_else(|| Unusable::from("its path is not UTF-8"))?;
+    draft.set(Table::Top, "working-directory", folder);
+    draft.note(
+        Table::Top,
+        "working-directory",
+        "for deploys without a gap a symlink that is switched, like \"/srv/myapp/current\": it is resolved again at each reload",
+    );
+    draft.set(Table::Top, "workers", "cpus");
+    draft.note(
+        Table::Top,
+        "workers",
+        "as many as the service may use processors; fewer where each needs much memory, a number for a fixed count",
+    );
+    project.variables.write(draft);
+    draft.choice("enabled = true", "start at boot");
+    Ok(())
+}
+
+/// Writes `listen`: what was asked for, else PORT of the `.env`, else what the code says, else what is usual. Returns the port,
+/// where it has one.
+pub(super) fn listen(
+    project: &Project,
+    code: Option<(u16, String)>,
+    usual: (u16, &str),
+    draft: &mut Draft,
+) -> Option<u16> {
+    let everywhere = "all addresses; for a proxy on this machine alone";
+    let (address, why) = match (&project.listen, project.variables.port, code) {
+        (Some(address), _, _) => (address.clone(), "as it was asked for".to_owned()),
+        (None, Some(port), _) => {
+            (port.to_string(), format!("PORT in .env; {everywhere} \"127.0.0.1:{port}\""))
+        }
+        (None, None, Some((port, file))) => {
+            (port.to_string(), format!("from {file}; {everywhere} \"127.0.0.1:{port}\""))
+        }
+        (None, None, None) => {
+            let (port, whose) = usual;
+            (port.to_string(), format!("{whose}; {everywhere} \"127.0.0.1:{port}\""))
+        }
+    };
+    draft.note(Table::Top, "listen", why);
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+    draft.set(Table::Top, "listen", vec![address]);
+    port
+}
