@@ -379,3 +379,106 @@ fn without_node_javascript_cannot_be_read_and_json_can() {
     );
     assert_eq!(without("a.json").0, Some(0));
 }
+
+#[test]
+fn programs_that_are_none_end_in_a_reason() {
+    let cases = [
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "x = 1\nraise ValueError('no\\nway')",
+            "line 2: ValueError: no",
+        ),
+        ("python3", "gunicorn.conf.py", "x = (", "line 1: SyntaxError: "),
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "import os\nos._exit(3)",
+            "python3 ended before the file was evaluated",
+        ),
+        ("python3", "gunicorn.conf.py", "import sys; sys.exit('bye')", "SystemExit: bye"),
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "workers = 0",
+            "'workers': expected a number from 1 up, found 0",
+        ),
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "workers = 2",
+            "there is no 'wsgi_app' in it, and no app is to be seen",
+        ),
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "a = []\na.append(a)\nwsgi_app = a",
+            "there is no 'wsgi_app' in it",
+        ),
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "bind = 'x' * (17 << 20)",
+            "what it holds is larger than 16 MB",
+        ),
+        ("ruby", "puma.rb", "port 1\nraise 'no'", "line 2: RuntimeError: no"),
+        ("ruby", "puma.rb", "workers(", "SyntaxError: "),
+        ("ruby", "puma.rb", "exit!", "ruby ended before the file was evaluated"),
+        ("ruby", "puma.rb", "require 'no_such_gem'", "LoadError: "),
+        ("ruby", "puma.rb", "workers 'x'", "'workers': expected a number, found x"),
+    ];
+    for (program, name, text, reason) in cases {
+        if which(program).is_none() && skip(program) {
+            continue;
+        }
+        let folder = shop(name, text);
+        let Said(code, out, err) = import(folder.path(), &[name]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{text}: {err}");
+        assert!(err.contains(&format!("cannot import '{name}': ")), "{err}");
+        assert!(err.contains(reason), "{reason}: {err}");
+    }
+}
+
+#[test]
+fn what_a_program_prints_is_not_what_it_holds() {
+    for (program, name, text) in [
+        (
+            "python3",
+            "gunicorn.conf.py",
+            "import os, sys\nprint('{}')\nos.system('echo x; cat')\nsys.stdin.close\nwsgi_app = 'a:b'\nbind = ':81'",
+        ),
+        ("ruby", "puma.rb", "puts '{}'\nsystem 'echo x; cat'\nport 81\nbefore_fork { exit! }"),
+    ] {
+        if which(program).is_none() && skip(program) {
+            continue;
+        }
+        let folder = shop(name, text);
+        let Said(code, out, err) = import(folder.path(), &[name]);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains("listen = [\"0.0.0.0:81\"]"), "{out}");
+    }
+}
+
+#[test]
+fn what_is_no_procfile_is_refused() {
+    for (text, reason) in [
+        ("", "nothing in it serves"),
+        ("clock: x", "nothing in it serves"),
+        ("web: 'x", "'web': a quote does not end"),
+        ("web: A=1", "'web': "),
+    ] {
+        let folder = shop("Procfile", text);
+        let Said(code, out, err) = import(folder.path(), &["Procfile"]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{text}: {err}");
+        assert!(err.contains(reason), "{err}");
+    }
+    let folder = shop("x", "");
+    let path = folder.path().join("Procfile");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let Said(code, _, err) = import(folder.path(), &["Procfile"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("it is not a regular file"), "{err}");
+    let Said(code, _, err) = import(folder.path(), &["Procfile", "--env", "production"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("'--env' is for files of PM2"), "{err}");
+}

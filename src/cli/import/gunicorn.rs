@@ -1,7 +1,7 @@
 //! Settings of gunicorn, from its file or a command line: what dogwatch does in its place is said in our file, the rest
 //! goes on being said to gunicorn, which runs with one worker of its own in each of ours.
 
-mod settings;
+pub(super) mod settings;
 
 use super::Imported;
 use super::evaluate::{self, Interpreter};

@@ -7,6 +7,8 @@ mod pm2;
 pub(super) mod procfile;
 pub(super) mod puma;
 pub(super) mod serve;
+#[cfg(test)]
+mod tests;
 
 use super::draft::Draft;
 use super::place::Place;

@@ -22,7 +22,7 @@ const USUAL: [&str; 1] = ["config/puma.rb"];
 pub(in crate::cli) const OURS: [&str; 4] = ["-w", "0", "--bind-to-activated-sockets", "only"];
 
 /// Settings that mean nothing here, or would keep a worker from serving, and why; `!` before what is to be taken out.
-const DROPPED: [(&[&str], &str); 9] = [
+pub(super) const DROPPED: [(&[&str], &str); 9] = [
     (
         &[
             "preload_app!",

@@ -49,14 +49,16 @@ fn keys(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 const NEXT: &str = r#"{"scripts": {"start": "next start"}, "dependencies": {"next": "15"}}"#;
-const CHECKED: &str = "when = \"accepting\"";
+
+/// What it is, its files, and the keys that come of them.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
 fn every_kind_has_its_command_handoff_and_readiness() {
     let gunicorn = "command = [\"venv/bin/gunicorn\", \"-w\", \"1\", \"app:app\"]";
     let flask = ("app.py", "app = Flask(__name__)");
     let puma = "\"-w\", \"0\", \"--bind-to-activated-sockets\", \"only\"]";
-    let cases: [(&str, &[(&str, &str)], &[&str]); 17] = [
+    let cases: [Case<'_>; 17] = [
         (
             "Node by its script",
             &[
@@ -281,7 +283,6 @@ fn every_kind_has_its_command_handoff_and_readiness() {
             ],
         ),
     ];
-    assert!(cases.iter().any(|(.., keys)| keys.iter().any(|key| key.ends_with(CHECKED))));
     for (what, files, expected) in cases {
         let found: Vec<String> = keys(files)
             .into_iter()

@@ -69,7 +69,7 @@ const WRITTEN: [(&str, &str); 9] = [
     ("workers", "N or \"cpus\""),
 ];
 
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 9] = [
     (
         "Four workers of a server on port 8080, without systemd:",
         "dogwatch run -l 8080 -n 4 --handoff node -- node server.js",
@@ -84,6 +84,11 @@ const EXAMPLES: [(&str, &str); 7] = [
         "Hold connections while a database is being switched over:",
         "dogwatch pause myapp; switch-over; dogwatch resume myapp",
     ),
+    (
+        "A file for the project that is in a folder:",
+        "cd /srv/myapp && sudo dogwatch init -o /etc/dogwatch",
+    ),
+    ("From gunicorn, Puma or a Procfile:", "dogwatch import gunicorn.conf.py -o /etc/dogwatch"),
     (
         "From PM2: one file for each app, and what has no counterpart:",
         "dogwatch import ecosystem.config.js --env production -o /etc/dogwatch",

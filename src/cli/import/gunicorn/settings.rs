@@ -3,7 +3,7 @@
 
 /// What a flag of the command line takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(in crate::cli::import) enum Takes {
     /// There is no flag.
     Nothing,
     Flag,
@@ -16,7 +16,7 @@ pub(super) enum Takes {
 
 /// What becomes of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::cli::import) enum Fate {
     /// It is said in our file.
     Here,
     /// It is gunicorn's own, and goes on being said to it.
@@ -49,9 +49,9 @@ const NEVER: &str =
     "is never called: a reload starts new processes, and 'dogwatch scale' starts more";
 
 /// A setting: its name, its flags, what these take, and its fate.
-pub(super) type Setting = (&'static str, &'static [&'static str], Takes, Fate);
+pub(in crate::cli::import) type Setting = (&'static str, &'static [&'static str], Takes, Fate);
 
-pub(super) const SETTINGS: [Setting; 121] = [
+pub(in crate::cli::import) const SETTINGS: [Setting; 121] = [
     ("config", &["-c", "--config"], Value, Here),
     ("wsgi_app", &[], Nothing, Here),
     ("bind", &["-b", "--bind"], List, Here),
