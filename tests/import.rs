@@ -400,7 +400,7 @@ fn programs_that_are_none_end_in_a_reason() {
         (
             "python3",
             "gunicorn.conf.py",
-            "workers = 0",
+            "wsgi_app = 'a:b'\nworkers = 0",
             "'workers': expected a number from 1 up, found 0",
         ),
         (
