@@ -3,6 +3,7 @@
 
 pub(crate) mod carry;
 pub(crate) mod control;
+pub(crate) mod docs;
 pub(crate) mod init;
 pub(crate) mod manager;
 pub(crate) mod node;
@@ -56,6 +57,14 @@ pub(crate) fn node(version: u32) -> Option<PathBuf> {
         skip(&format!("Node {version} (made by tests/node/install)"));
     }
     found
+}
+
+/// Writes a shell script that can be started.
+pub(crate) fn put_program(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("a folder");
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).expect("a script");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
 }
 
 /// Asks again and again until there is an answer.

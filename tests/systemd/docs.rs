@@ -1,0 +1,60 @@
+//! What the documents promise of a machine with systemd: their blocks for a box, run in one where dogwatch is installed as
+//! a package installs it. tests/support/docs.rs tells how a block says that.
+
+use crate::boxed::Boxed;
+use crate::support::docs::{Script, documents, put_examples};
+use crate::support::{self, put_program};
+use std::fs;
+use std::path::Path;
+
+/// Each document on each systemd.
+macro_rules! documents {
+    ($($name:ident: $file:literal,)*) => {
+        const RUN: &[&str] = &[$($file),*];
+        mod docs_on_252 { $(#[test] fn $name() { super::run("bookworm", $file); })* }
+        mod docs_on_257 { $(#[test] fn $name() { super::run("trixie", $file); })* }
+    };
+}
+
+documents! {
+    readme: "README.md",
+    deploy: "docs/deploy.md",
+    units: "docs/units.md",
+    survival: "docs/survival.md",
+    user_services: "docs/user-services.md",
+}
+
+fn run(release: &str, document: &str) {
+    let Some(root) = crate::boxed::root(release) else { return };
+    let Some(node) = support::node(22) else { return };
+    let script = Script::new(document, "box").unwrap();
+    let boxed = Boxed::boot_with_bpf(&root, |layer| as_a_package(layer, &node));
+    boxed.put("/root/script", &script.text);
+    let (said, _) = boxed.try_run("cd /root && bash script");
+    let wrong = script.wrong(&said);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a package installs, and programs that the documents need.
+fn as_a_package(layer: &Path, node: &Path) {
+    for unit in ["myapp.socket", "myapp.service"] {
+        fs::remove_file(layer.join("usr/lib/systemd/system").join(unit)).unwrap();
+    }
+    for kind in ["system", "user"] {
+        let folder = layer.join(format!("usr/lib/systemd/{kind}-generators"));
+        fs::create_dir_all(&folder).unwrap();
+        let program = "../../../bin/dogwatch";
+        std::os::unix::fs::symlink(program, folder.join("dogwatch-generator")).unwrap();
+    }
+    put_examples(&layer.join("usr/share/doc/dogwatch"));
+    fs::copy(node, layer.join("usr/bin/node")).unwrap();
+    put_program(&layer.join("usr/local/bin/sudo"), "exec \"$@\"");
+}
+
+#[test]
+fn every_document_with_commands_for_a_box_is_run() {
+    for document in documents() {
+        let has = Script::new(&document, "box").is_some();
+        assert_eq!(has, RUN.contains(&document.as_str()), "{document}");
+    }
+}
