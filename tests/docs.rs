@@ -16,10 +16,11 @@ use support::docs::{Script, blocks, documents, put_examples};
 use support::{dogwatch, load_client, skip};
 
 /// What is not run, by how it begins, and why.
-const UNRUN: [(&str, &str); 4] = [
+const UNRUN: [(&str, &str); 5] = [
     ("tests/run", "it is what runs this"),
     ("cargo nextest run --test", "the same"),
     ("BLESS=1", "the same, and it would make every reference right"),
+    ("docker run", "tests/container.rs does the same with namespaces, for which no engine is needed"),
     ("sudo apt install ./dogwatch_", "the packages' own tests install them"),
 ];
 

@@ -113,12 +113,12 @@ T=$(mktemp -d)
 printf -- "-sS\n" > ~/.curlrc
 server=
 rest() {
-    [ -z "$server" ] || { kill -- "-$server"; wait "$server"; } || true
+    [ -z "$server" ] || { kill "$server"; wait "$server"; } || true
     server=
 } 2>/dev/null
 serve() {
     rest
-    setsid bash "$1" >"$1.log" 2>&1 &
+    bash "$1" >"$1.log" 2>&1 &
     server=$!
     for i in $(seq 1200); do
         grep -q 'started: ' "$1.log" && { cat "$1.log"; return; }
@@ -151,7 +151,7 @@ impl Script {
                 let (command, said) = commands(block).swap_remove(0);
                 let number = this.steps.len();
                 let put = format!(
-                    "cat > $T/{number} <<'END_OF_FILE'\n{command}\nEND_OF_FILE\nserve $T/{number}"
+                    "cat > $T/{number} <<'END_OF_FILE'\nexec {command}\nEND_OF_FILE\nserve $T/{number}"
                 );
                 this.step(&block.place, &put, said, false);
             } else if block.is_commands() && block.is(place) {
