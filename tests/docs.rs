@@ -20,7 +20,10 @@ const UNRUN: [(&str, &str); 5] = [
     ("tests/run", "it is what runs this"),
     ("cargo nextest run --test", "the same"),
     ("BLESS=1", "the same, and it would make every reference right"),
-    ("docker run", "tests/container.rs does the same with namespaces, for which no engine is needed"),
+    (
+        "docker run",
+        "tests/container.rs does the same with namespaces, for which no engine is needed",
+    ),
     ("sudo apt install ./dogwatch_", "the packages' own tests install them"),
 ];
 
@@ -75,9 +78,12 @@ fn run_here(document: &str) {
 
 #[test]
 fn every_command_for_this_machine_works() {
-    for document in documents() {
-        run_here(&document);
-    }
+    // Most of the time is waiting.
+    std::thread::scope(|scope| {
+        for document in documents() {
+            scope.spawn(move || run_here(&document));
+        }
+    });
 }
 
 #[test]
@@ -137,4 +143,110 @@ fn every_link_leads_somewhere() {
             assert!(folder.join(&found[1]).exists(), "{document}: there is no '{}'", &found[1]);
         }
     }
+}
+
+fn read(document: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap()
+}
+
+/// Runs `dogwatch` with these arguments and returns what it prints.
+fn said(arguments: &[&str]) -> String {
+    let output = Command::new(dogwatch()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The verbs, as `--help` lists them.
+fn verbs() -> Vec<String> {
+    let help = said(&["--help"]);
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let list = list.split_once("\n\n").unwrap().0.lines();
+    list.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_reference_of_the_file_has_every_key() {
+    let text = read("docs/reference-toml.md");
+    let tables = ["unit", "service", "socket"].map(str::to_owned);
+    for key in dogwatch::config::typed::Typed::keys().into_iter().chain(tables) {
+        // The name is a flag alone, and what the file is called.
+        if key != "name" {
+            assert!(text.contains(&format!("\n| `{key}` |")), "'{key}' is missing");
+        }
+    }
+    let hardening = read("docs/hardening.md");
+    for key in dogwatch::config::typed::Sandbox::keys() {
+        assert!(hardening.contains(&format!("`{key}`")), "'sandbox.{key}' is missing");
+    }
+}
+
+#[test]
+fn the_reference_of_the_command_line_is_what_help_says() {
+    let mut text = "# The command line\n\nWhat `--help` says, for each verb. `APP` is the name of an app: that of its file without `.toml`, \
+                    or what `--name` said; `APP/3` is its slot 3.\nExit codes: 0 done, 1 failed (rolled back, refused), 2 usage or invalid \
+                    configuration, 3 not running, 4 no such slot.\nErrors are `cannot X 'name': reason`, then what happens instead, and at most \
+                    one `hint:`.\n"
+        .to_owned();
+    for verb in verbs() {
+        let help = said(&[&verb, "--help"]);
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        text.push_str(&format!("\n## {verb}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference-cli.md");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == text, "it is not; 'BLESS=1 cargo nextest run --test docs' writes it anew");
+}
+
+#[test]
+fn every_verb_that_a_document_names_is_one() {
+    let verbs = verbs();
+    let hidden = ["man", "demo-worker", "release-cgroup", "VERB", "--help", "--version"];
+    let named = regex::Regex::new(r"`(?:sudo )?dogwatch ([^ `]+)").unwrap();
+    for document in documents() {
+        for found in named.captures_iter(&read(&document)) {
+            let is_known =
+                verbs.iter().any(|verb| verb == &found[1]) || hidden.contains(&&found[1]);
+            assert!(is_known, "{document}: there is no verb '{}'", &found[1]);
+        }
+    }
+    let every_day = read("README.md");
+    for verb in &verbs {
+        let is_there = every_day.contains(&format!("dogwatch {verb}"))
+            || every_day.contains(&format!("`{verb} APP"));
+        assert!(is_there, "README.md has no '{verb}'");
+    }
+}
+
+#[test]
+fn the_references_of_what_programs_read_have_every_name() {
+    let interface = include_str!("../src/protocol/control/org.dogwatch.Control.varlink");
+    let varlink = read("docs/reference-varlink.md");
+    for line in interface.lines() {
+        let mut words = line.split([' ', '(']);
+        if let (Some("method" | "error" | "type"), Some(name)) = (words.next(), words.next()) {
+            assert!(varlink.contains(&format!("`{name}`")), "'{name}' is missing");
+        }
+    }
+    let json = read("docs/reference-json.md");
+    let schema: serde_json::Value = serde_json::from_str(&read("docs/json-schema.json")).unwrap();
+    for name in properties(&schema) {
+        assert!(json.contains(&format!("`{name}`")), "'{name}' is missing");
+    }
+}
+
+/// The names of all fields of a schema.
+fn properties(schema: &serde_json::Value) -> Vec<String> {
+    let mut names = vec![];
+    if let Some(all) = schema.get("properties").and_then(serde_json::Value::as_object) {
+        names.extend(all.keys().cloned());
+    }
+    let object = schema.as_object().into_iter().flat_map(|object| object.values());
+    let inner = object.chain(schema.as_array().into_iter().flatten());
+    names.extend(inner.flat_map(properties));
+    names.sort();
+    names.dedup();
+    names
 }

@@ -1,4 +1,4 @@
-//! Unmodified programs of other languages, under load through reloads. The examples are the README's.
+//! Unmodified programs of other languages, under load through reloads. The examples are run in tests/examples.rs.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
@@ -16,10 +16,6 @@ use support::{Load, load_client, skip, which};
 
 const RUN: [&str; 4] = ["-n", "2", "--settle", "0ms"];
 
-fn example(name: &str) -> String {
-    format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
 /// Reloads under load and returns the primary, still running.
 fn reload_under_load(setup: Setup) -> Primary {
     let mut primary = setup.start();
@@ -36,30 +32,6 @@ fn reload_under_load(setup: Setup) -> Primary {
     load.stop().assert_clean(50);
     assert!(pids.len() == 3, "every generation is other processes: {pids:?}");
     primary
-}
-
-#[test]
-fn node_listens_on_descriptor_3() {
-    if which("node").is_none() && skip("node") {
-        return;
-    }
-    let server = example("node/server.js");
-    reload_under_load(Setup::new(&RUN).arguments_after(&["--", "node", &server])).stop();
-}
-
-#[test]
-fn rust_serves_with_listenfd() {
-    let server = load_client().with_file_name("hello");
-    reload_under_load(Setup::new(&RUN).arguments_after(&["--", server.to_str().unwrap()])).stop();
-}
-
-#[test]
-fn python_serves_with_its_standard_library() {
-    if which("python3").is_none() && skip("python3") {
-        return;
-    }
-    let server = example("python/app.py");
-    reload_under_load(Setup::new(&RUN).arguments_after(&["--", "python3", &server])).stop();
 }
 
 #[test]

@@ -20,6 +20,10 @@ documents! {
     readme: "README.md",
     deploy: "docs/deploy.md",
     units: "docs/units.md",
+    hardening: "docs/hardening.md",
+    logs: "docs/logs.md",
+    readiness_and_drain: "docs/readiness-and-drain.md",
+    reference_varlink: "docs/reference-varlink.md",
     survival: "docs/survival.md",
     user_services: "docs/user-services.md",
 }
@@ -39,12 +43,6 @@ fn run(release: &str, document: &str) {
 fn as_a_package(layer: &Path, node: &Path) {
     for unit in ["myapp.socket", "myapp.service"] {
         fs::remove_file(layer.join("usr/lib/systemd/system").join(unit)).unwrap();
-    }
-    for kind in ["system", "user"] {
-        let folder = layer.join(format!("usr/lib/systemd/{kind}-generators"));
-        fs::create_dir_all(&folder).unwrap();
-        let program = "../../../bin/dogwatch";
-        std::os::unix::fs::symlink(program, folder.join("dogwatch-generator")).unwrap();
     }
     put_examples(&layer.join("usr/share/doc/dogwatch"));
     fs::copy(node, layer.join("usr/bin/node")).unwrap();
