@@ -18,6 +18,7 @@ macro_rules! documents {
 
 documents! {
     readme: "README.md",
+    balance: "docs/balance.md",
     deploy: "docs/deploy.md",
     units: "docs/units.md",
     hardening: "docs/hardening.md",
@@ -32,7 +33,10 @@ fn run(release: &str, document: &str) {
     let Some(root) = crate::boxed::root(release) else { return };
     let Some(node) = support::node(22) else { return };
     let script = Script::new(document, "box").unwrap();
-    let boxed = Boxed::boot_with_bpf(&root, |layer| as_a_package(layer, &node));
+    let boxed = Boxed::boot_with_bpf(&root, |layer| {
+        as_a_package(layer);
+        fs::copy(&node, layer.join("usr/bin/node")).unwrap();
+    });
     boxed.put("/root/script", &script.text);
     let (said, _) = boxed.try_run("cd /root && bash script");
     let wrong = script.wrong(&said);
@@ -40,12 +44,11 @@ fn run(release: &str, document: &str) {
 }
 
 /// What a package installs, and programs that the documents need.
-fn as_a_package(layer: &Path, node: &Path) {
+pub(crate) fn as_a_package(layer: &Path) {
     for unit in ["myapp.socket", "myapp.service"] {
         fs::remove_file(layer.join("usr/lib/systemd/system").join(unit)).unwrap();
     }
     put_examples(&layer.join("usr/share/doc/dogwatch"));
-    fs::copy(node, layer.join("usr/bin/node")).unwrap();
     put_program(&layer.join("usr/local/bin/sudo"), "exec \"$@\"");
 }
 

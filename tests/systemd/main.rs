@@ -16,6 +16,7 @@ macro_rules! on_both {
 
 mod boxed;
 mod carry;
+mod demo;
 mod docs;
 mod leash;
 mod packages;
