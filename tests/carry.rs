@@ -200,8 +200,7 @@ fn a_keeper_that_is_killed_is_made_anew() {
         name.trim() == "dogwatch-keeper"
     };
     // It takes its name when it runs for the first time.
-    let keeper =
-        support::wait_for("the keeper", || manager.leftovers().into_iter().find(is_keeper));
+    let keeper = wait_for("the keeper", || manager.leftovers().into_iter().find(is_keeper));
     kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
     manager.says("the keeper has ended; making another");
     relieve(&mut manager);
