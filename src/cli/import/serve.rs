@@ -279,7 +279,7 @@ pub(in crate::cli) fn asgi_ready(draft: &mut Draft) {
 /// Servers on asyncio reset what they accept in the moment in which they close.
 pub(in crate::cli) fn steer(draft: &mut Draft) {
     draft.set(Table::Top, "balance", "steered");
-    let text = "Python's asyncio resets what it has accepted in the moment in which it is told to stop, about one connection in thousands at a reload; a steered worker is told when it has none. It takes ReusePort=yes and CAP_BPF in the units; \"shared\" takes nothing";
+    let text = "Python's asyncio resets what it has accepted in the moment in which it is told to stop, about one connection in thousands at a reload; a steered worker is told when it has none. The units that dogwatch makes of this file have what it takes; \"shared\" takes nothing";
     draft.note(Table::Top, "balance", text);
 }
 

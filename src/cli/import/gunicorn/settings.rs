@@ -42,7 +42,8 @@ const DAEMON: &str =
     "a worker stays where it was started, and dogwatch in the foreground of its unit";
 const PIDFILE: &str =
     "the second worker would find the first one's and end; 'dogwatch list --json' has the pids";
-const USER: &str = "workers are started as the unit's user: 'User=' and 'Group=' there";
+const USER: &str =
+    "workers are started as that user already: 'user' and 'group' in this file, or in the unit";
 const CONTROL: &str =
     "'dogwatch show {app}' tells of the workers; each would have a socket at the same path";
 const NEVER: &str =
