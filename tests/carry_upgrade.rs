@@ -255,7 +255,7 @@ fn without_a_manager_workers_end_with_their_primary() {
     manager.says("started: 3 of 3 slots are served");
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     // It takes its name when it runs for the first time.
-    let keeper = support::wait_for("the keeper", || {
+    let keeper = wait_for("the keeper", || {
         manager.leftovers().into_iter().find(|pid| name(pid).trim() == "dogwatch-keeper")
     });
     manager.signal(Signal::SIGSTOP);
