@@ -255,6 +255,30 @@ fn a_thread_in_accept_poll_or_select_is_evidence() {
 }
 
 #[test]
+fn a_worker_too_busy_to_wait_is_ready_when_it_has_a_connection() {
+    if which("python3").is_none() && skip("python3") {
+        return;
+    }
+    // It never waits on the socket, and is not ready by that; it takes a connection each time it is told to.
+    let script = "exec python3 -c 'import os, socket, time
+s = socket.socket(fileno=3)
+s.setblocking(False)
+held = []
+while True:
+    time.sleep(0.01)
+    try:
+        held.append(s.accept()[0])
+    except BlockingIOError:
+        pass'";
+    let mut primary = Setup::script(&["--ready", "accepting"], script).start();
+    let client = TcpStream::connect(primary.address).unwrap();
+    primary.says(": it has accepted a connection");
+    primary.is_ready();
+    drop(client);
+    primary.stop();
+}
+
+#[test]
 fn systemd_notify_in_a_script_is_evidence_and_returns_at_once() {
     if which("systemd-notify").is_none() && skip("systemd-notify") {
         return;

@@ -89,6 +89,8 @@ pub enum Evidence {
     Fd,
     /// The kernel shows it waiting on a listener.
     Accepting,
+    /// It has a connection that came to a listener.
+    Accepted,
     /// It said on its channel that a server of its listens.
     Listening,
     /// It sent the message `ready` over its channel.
@@ -103,6 +105,7 @@ impl fmt::Display for Evidence {
             Self::Notify => "it said READY=1",
             Self::Fd => "it wrote to its readiness file descriptor",
             Self::Accepting => "it waits on a listener",
+            Self::Accepted => "it has accepted a connection",
             Self::Listening => "it listens on its channel",
             Self::Message => "it sent 'ready'",
             Self::Alive => "it stayed alive long enough",

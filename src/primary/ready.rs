@@ -2,11 +2,15 @@
 //!
 //! A server that serves waits on its listener, and the kernel shows it (`proc(5)`): an epoll set that holds the
 //! listener's inode, or a thread blocked in accept, poll, select or recvmsg on it. Processes that the worker started
-//! count. io_uring shows nothing; such a program says `READY=1`, or is given `alive:`.
+//! count. One that has more to do than it can never waits; that it has accepted a connection shows the same. io_uring
+//! shows nothing; such a program says `READY=1`, or is given `alive:`.
 
 use super::News;
+use super::channel::Local;
+use super::drain::census;
 use crate::config::values::ReadyWhen;
 use crate::core::{Event, Evidence, WorkerId};
+use crate::protocol::diag::State;
 use crate::protocol::procfs;
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,6 +25,9 @@ use tokio::sync::mpsc;
 const MAX_PROCESSES: usize = 256;
 const MAX_SET: usize = 1024;
 
+/// How often connections are looked for: each look takes the kernel through all of the machine.
+const BETWEEN_COUNTS: Duration = Duration::from_millis(500);
+
 /// What to look for, and where.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -29,22 +36,24 @@ pub(super) struct Watch {
     pub(super) when: ReadyWhen,
     /// The listeners' inodes.
     pub(super) inodes: BTreeSet<u64>,
+    /// Where connections come to.
+    pub(super) locals: Vec<Local>,
     /// The readiness pipe's read end.
     pub(super) pipe: Option<OwnedFd>,
 }
 
 /// Waits for evidence and sends it, once.
 pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
-    let Watch { worker, pid, when, inodes, pipe } = watch;
+    let Watch { worker, pid, when, inodes, locals, pipe } = watch;
     let pipe = pipe.and_then(|pipe| Receiver::from_owned_fd(pipe).ok());
     let accepting = async {
         match when {
-            ReadyWhen::Auto | ReadyWhen::Accepting => until_accepting(pid, &inodes).await,
+            ReadyWhen::Auto | ReadyWhen::Accepting => until_accepting(pid, &inodes, &locals).await,
             ReadyWhen::Notify
             | ReadyWhen::Fd
             | ReadyWhen::Listening
             | ReadyWhen::Message
-            | ReadyWhen::Alive(_) => std::future::pending().await,
+            | ReadyWhen::Alive(_) => std::future::pending::<Evidence>().await,
         }
     };
     let alive = async {
@@ -59,7 +68,7 @@ pub(super) async fn watch(watch: Watch, news: mpsc::Sender<News>) {
         }
     };
     let evidence = tokio::select! {
-        () = accepting => Evidence::Accepting,
+        evidence = accepting => evidence,
         () = alive => Evidence::Alive,
         () = until_line(pipe.as_ref()) => Evidence::Fd,
     };
@@ -85,14 +94,20 @@ async fn until_line(pipe: Option<&Receiver>) {
 }
 
 /// Looks often at first, then less: every tenth of the time that has passed, at most ten times a second.
-async fn until_accepting(pid: i32, inodes: &BTreeSet<u64>) {
-    let mut passed = Duration::ZERO;
+async fn until_accepting(pid: i32, inodes: &BTreeSet<u64>, locals: &[Local]) -> Evidence {
+    let (mut passed, mut next_count) = (Duration::ZERO, BETWEEN_COUNTS);
     loop {
         let pause = (passed / 10).clamp(Duration::from_millis(2), Duration::from_millis(100));
         tokio::time::sleep(pause).await;
         passed += pause;
         if is_accepting(pid, inodes) {
-            return;
+            return Evidence::Accepting;
+        }
+        if passed >= next_count {
+            next_count = passed + BETWEEN_COUNTS;
+            if has_accepted(pid, locals) {
+                return Evidence::Accepted;
+            }
         }
     }
 }
@@ -103,6 +118,12 @@ fn is_accepting(pid: i32, inodes: &BTreeSet<u64>) -> bool {
         let holds = descriptors(pid, inodes);
         holds.epoll || threads(pid).any(|thread| is_blocked_on(pid, &thread, &holds.listeners))
     })
+}
+
+/// Whether the process or one of its descendants has a connection that came to one of these sockets.
+fn has_accepted(pid: i32, locals: &[Local]) -> bool {
+    let rows = census::rows(locals, &[State::Established, State::CloseWait]);
+    rows.is_ok_and(|rows| rows.of(pid).len() > 0)
 }
 
 /// Returns a process and its descendants, up to a limit.

@@ -107,6 +107,7 @@ pub(in super::super) fn adopt(
             (_, when) => when,
         },
         inodes: ground.listeners.inodes(ground.balance.lane(who.worker)),
+        locals: ground.listeners.locals(),
         pipe: ready,
     };
     let eyes = found.is_starting.then(|| ready::watch(watch, ground.news.clone()));

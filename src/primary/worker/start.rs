@@ -131,6 +131,7 @@ pub(in super::super) fn start(
             (_, when) => when,
         },
         inodes: ground.listeners.inodes(lane),
+        locals: ground.listeners.locals(),
         pipe: ready.map(|(read, _)| read),
     };
     let heard = notify::listen(socket, who.worker, settings.ready_when, ground.news.clone());
