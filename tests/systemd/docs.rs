@@ -7,26 +7,35 @@ use crate::support::{self, put_program};
 use std::fs;
 use std::path::Path;
 
-/// Each document on each systemd.
+/// Documents, on these releases of Debian.
 macro_rules! documents {
-    ($($name:ident: $file:literal,)*) => {
-        const RUN: &[&str] = &[$($file),*];
-        mod docs_on_252 { $(#[test] fn $name() { super::run("bookworm", $file); })* }
-        mod docs_on_257 { $(#[test] fn $name() { super::run("trixie", $file); })* }
+    ($($on:ident $release:literal { $($name:ident: $file:literal,)* })*) => {
+        const RUN: &[&str] = &[$($($file),*),*];
+        $(mod $on { $(#[test] fn $name() { super::run($release, $file); })* })*
     };
 }
 
+// On the older one what has to do with the version.
 documents! {
-    readme: "README.md",
-    balance: "docs/balance.md",
-    deploy: "docs/deploy.md",
-    units: "docs/units.md",
-    hardening: "docs/hardening.md",
-    logs: "docs/logs.md",
-    readiness_and_drain: "docs/readiness-and-drain.md",
-    reference_varlink: "docs/reference-varlink.md",
-    survival: "docs/survival.md",
-    user_services: "docs/user-services.md",
+    docs_on_252 "bookworm" {
+        hardening: "docs/hardening.md",
+        readme: "README.md",
+        units: "docs/units.md",
+        user_services: "docs/user-services.md",
+    }
+    docs_on_257 "trixie" {
+        balance: "docs/balance.md",
+        deploy: "docs/deploy.md",
+        from_pm2: "docs/from-pm2.md",
+        hardening: "docs/hardening.md",
+        logs: "docs/logs.md",
+        readiness_and_drain: "docs/readiness-and-drain.md",
+        readme: "README.md",
+        reference_varlink: "docs/reference-varlink.md",
+        survival: "docs/survival.md",
+        units: "docs/units.md",
+        user_services: "docs/user-services.md",
+    }
 }
 
 fn run(release: &str, document: &str) {
