@@ -93,7 +93,8 @@ impl Plan {
 
     /// Without its units a service that runs would lose what is said of its end and of its next start.
     fn refuse(&mut self, found: &Found, origin: Origin<'_>, error: Error, cpus: u16) {
-        let kept = found.is_there.then(|| salvaged(found, origin, cpus)).flatten();
+        let has_units = found.is_there && found.unnameable.is_none();
+        let kept = has_units.then(|| salvaged(found, origin, cpus)).flatten();
         self.refused.push(Refused {
             name: found.name.clone(),
             message: error.message,
@@ -106,14 +107,15 @@ impl Plan {
 
 fn read(found: &Found, cpus: u16) -> Result<(Typed, Settings), Error> {
     let plain = |message: String| Error { message, hint: None };
-    if let Some(reason) = &found.unnameable {
-        return Err(plain(reason.clone()));
-    }
     let text = found.text.as_ref();
     let text = text.map_err(|e| plain(format!("cannot read '{}': {e}", found.path)))?;
     let typed = file::parse(&found.path, text)?;
     let settings = Settings::new(typed.clone(), cpus).map_err(|error| placed(found, error))?;
-    Ok((typed, settings))
+    // Without an address there are none to be named: its own are made by hand, or a package's.
+    match &found.unnameable {
+        Some(reason) if !settings.listen.is_empty() => Err(plain(reason.clone())),
+        Some(_) | None => Ok((typed, settings)),
+    }
 }
 
 /// Says where in the file the key stands that an error begins with.

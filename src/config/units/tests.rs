@@ -297,6 +297,24 @@ fn a_service_that_runs_keeps_its_units_when_its_file_becomes_bad() {
 }
 
 #[test]
+fn a_name_that_is_none_matters_only_where_there_would_be_units() {
+    let named = |text: &str| Found {
+        unnameable: Some("a package has it".to_owned()),
+        ..found("a", &format!("command = [\"x\"]\n{text}"), true)
+    };
+    // That of a package is served by the package's own units.
+    let files = [named("")];
+    let by_package = Plan::new(&files, "/usr/bin/dogwatch", Scope::System, 4);
+    assert_eq!(by_package.without, ["a"]);
+    assert!(by_package.refused.is_empty() && by_package.units.is_empty());
+    // Units of ours would take the place of the package's, though it is there.
+    for text in ["listen = [\"80\"]", "listen = [\"80\"]\nwat = 1"] {
+        let (names, said) = plan(&[named(text)]);
+        assert_eq!((names.len(), said.len()), (0, 1), "{text}");
+    }
+}
+
+#[test]
 fn two_apps_cannot_have_one_address() {
     let on = |name: &str, address: &str, is_there| {
         found(name, &format!("command = [\"x\"]\nlisten = [\"{address}\"]"), is_there)
