@@ -30,7 +30,7 @@ pub use app::refuse_name;
 pub use carry::upgrade::trial;
 pub use disk::{Disk, read_config};
 pub use source::Source;
-pub use systemd::unit;
+pub use systemd::{needed, unit};
 
 use crate::config::Settings;
 use crate::core::{Event, Generation, Outcome, Scale, Slot, Supervisor, Time, WorkerId};

@@ -1,6 +1,7 @@
 //! What procfs shows of a worker that waits on a listener (`proc(5)`: fdinfo, syscall, task/children).
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// Returns the inodes that an epoll set watches: the `ino:` of its `tfd:` lines in `/proc/PID/fdinfo/N`.
 #[must_use]
@@ -125,6 +126,32 @@ pub fn established(table: &str, is_ours: impl Fn(u16) -> bool) -> Vec<u64> {
     table.lines().skip(1).filter_map(one).collect()
 }
 
+/// Returns the addresses that somebody listens on, or for datagrams receives at, with the sockets' inodes, from
+/// `/proc/PID/net/tcp`, `tcp6`, `udp` or `udp6` (`proc_pid_net(5)`): an address is written as words of the machine's order.
+#[must_use]
+pub fn listening(table: &str) -> Vec<(SocketAddr, u64)> {
+    let one = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().take(10).collect();
+        // TCP_LISTEN, and TCP_CLOSE for a datagram socket that has no peer.
+        if !matches!(*fields.get(3)?, "0A" | "07") {
+            return None;
+        }
+        let (address, port) = fields.get(1)?.rsplit_once(':')?;
+        let words = address.as_bytes().chunks(8).map(|word| {
+            let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+            Some(word.to_ne_bytes())
+        });
+        let bytes = words.collect::<Option<Vec<_>>>()?.concat();
+        let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
+            Ok(v4) => IpAddr::from(v4),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
+        };
+        let port = u16::from_str_radix(port, 16).ok()?;
+        Some((SocketAddr::new(address, port), fields.get(9)?.parse().ok()?))
+    };
+    table.lines().skip(1).filter_map(one).collect()
+}
+
 /// Returns the inodes of the accepted connections of a unix socket, from `/proc/PID/net/unix`: the sixth field is the
 /// state (03 connected), the seventh the inode, the eighth the path.
 #[must_use]
@@ -156,6 +183,18 @@ pub fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_listens_is_read_from_the_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+               0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 77 1 0 100 0 0 10 0\n\
+               1: 0100007F:1F91 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  0 0 78 1 0\n\
+               2: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 79 1\n\
+               3: 0100:50 0:0 0A\n 4: zz\n";
+        let found = listening(table);
+        let expected = [("127.0.0.1:8080", 77), ("[::1]:80", 79)];
+        assert_eq!(found, expected.map(|(address, inode)| (address.parse().unwrap(), inode)));
+    }
 
     #[test]
     fn an_epoll_set_names_the_inodes_that_it_watches() {

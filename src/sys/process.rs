@@ -126,3 +126,13 @@ pub fn end_at_broken_pipe() {
     // SAFETY: the default disposition runs no code of ours.
     let _ = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, default) };
 }
+
+/// Whether a file has an access control list beside its mode (`acl(5)`, `getxattr(2)`).
+#[must_use]
+pub fn has_acl(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    let name = c"system.posix_acl_access";
+    // SAFETY: both names end with a zero byte, and a size of zero asks for the length alone.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}

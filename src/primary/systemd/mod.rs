@@ -7,7 +7,8 @@
 
 mod store;
 
-pub(super) use store::{Polled, needed, room};
+pub use store::needed;
+pub(super) use store::{Polled, room};
 
 use crate::core::{Report, Time};
 use crate::protocol::store::Name;

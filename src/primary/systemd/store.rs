@@ -113,8 +113,10 @@ pub(in super::super) fn room() -> Option<usize> {
     std::env::var("FDSTORE").ok()?.parse().ok()
 }
 
-/// Returns how many descriptors an app may have in the FD store: while a slot is relieved it has three workers.
-pub(in super::super) fn needed(slots: u16, surge: u16, listeners: usize) -> usize {
+/// Returns how many descriptors an app may have in systemd's FD store: while a slot is relieved it has three workers.
+/// `listeners` are the sockets that the app opened itself, and twice those that are steered.
+#[must_use]
+pub fn needed(slots: u16, surge: u16, listeners: usize) -> usize {
     let workers = usize::from(slots) + 2 * usize::from(surge.min(slots));
     OF_THE_APP + listeners + workers * OF_A_WORKER
 }
