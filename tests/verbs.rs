@@ -227,6 +227,31 @@ fn a_reload_that_fails_says_why_with_the_last_lines() {
 }
 
 #[test]
+fn doctor_says_what_it_can_without_a_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("app.toml");
+    std::fs::write(&config, "workers = 2\n").unwrap();
+    let primary = app(&["--config", config.to_str().unwrap()]);
+    let said = ok(&primary, &["doctor", "app"]);
+    for part in [
+        "app.toml' is good, with what the command line says",
+        "it listens on ",
+        "2 workers ready, generation 1",
+        "what the file says is in force",
+        "app: nothing is wrong",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    ok(&primary, &["stop", "app/0"]);
+    assert!(ok(&primary, &["doctor", "app"]).contains("remedy: 'dogwatch start app/0'"));
+    std::fs::write(&config, "workers = 2\nsettel = 1\n").unwrap();
+    let (code, said, _) = verb(primary.folder.path(), &["doctor", "app"]);
+    assert!(code == 1 && said.contains("app.toml:2: unknown key 'settel'"), "{code}\n{said}");
+    assert!(fails(&primary, 2, &["doctor", "nosuch"]).contains("there is no app of that name"));
+    primary.stop();
+}
+
+#[test]
 fn what_cannot_be_done_is_said_with_the_right_exit_code() {
     let primary = app(&[]);
     for (code, arguments, said) in [

@@ -108,9 +108,7 @@ pub(super) fn find(app: &str, path: Option<&Path>) -> Result<Client, Trouble> {
     let trouble = Trouble::new(Code::NotRunning, text);
     let is_ours = Path::new("/etc/dogwatch").join(format!("{app}.toml")).exists();
     Err(match nearest(app) {
-        _ if is_ours => trouble.hint(format!(
-            "'dogwatch logs {app}' says why, if it has failed; its socket's first connection starts it, or systemctl start"
-        )),
+        _ if is_ours => trouble.hint(format!("'dogwatch doctor {app}' says why, and what to do")),
         Some(names) => trouble.hint(names),
         None => trouble,
     })

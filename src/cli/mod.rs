@@ -3,6 +3,7 @@
 mod apps;
 mod change;
 mod client;
+mod doctor;
 mod draft;
 mod events;
 mod generate;
@@ -73,6 +74,10 @@ Examples:
   dogwatch import gunicorn.conf.py
   dogwatch import config/puma.rb
   sudo dogwatch import ecosystem.config.js --env production -o /etc/dogwatch";
+
+const DOCTOR_HELP: &str = "\
+Nothing is changed. The exit code is 0 if nothing is wrong, whatever warnings there are, 1 if there is a problem, and 2 if there
+is no such app. What the caller may not look at is 'unknown': root may look at everything.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -211,6 +216,9 @@ enum Verb {
     /// Show that this program could take over from the primary that asks: part of `upgrade`
     #[command(hide = true)]
     UpgradeTrial,
+    /// Look for whatever keeps an app from serving well: a line for each question, with a remedy for each finding
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(doctor::DoctorArguments),
     /// Look whether configuration files can be used
     Check {
         /// The files
@@ -352,6 +360,7 @@ pub fn main() -> ExitCode {
         Verb::Upgrade { app: Some(app), .. } => upgrade::upgrade(&app, control),
         Verb::Upgrade { app: None, .. } => upgrade::upgrade_all(control),
         Verb::UpgradeTrial => upgrade::trial(),
+        Verb::Doctor(arguments) => doctor::doctor(&arguments, control),
         Verb::Check { files } => Ok(run::check(files)),
         Verb::Init(arguments) => init::init(&arguments),
         Verb::Import(arguments) => import::import(&arguments),

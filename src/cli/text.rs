@@ -36,10 +36,10 @@ pub(super) fn number(value: impl ToString) -> Cell {
 pub(super) fn state(word: &str) -> Cell {
     let cell = Cell::new(word);
     match word {
-        "ready" | "running" => cell.fg(Color::Green),
-        "failed" | "rolling_back" => cell.fg(Color::Red).add_attribute(Attribute::Bold),
+        "ready" | "running" | "ok" => cell.fg(Color::Green),
+        "failed" | "rolling_back" | "problem" => cell.fg(Color::Red).add_attribute(Attribute::Bold),
         "waiting" => cell.fg(Color::Red),
-        "starting" | "reloading" | "draining" | "stopping" | "paused" | "stopped" => {
+        "starting" | "reloading" | "draining" | "stopping" | "paused" | "stopped" | "warning" => {
             cell.fg(Color::Yellow)
         }
         _ => cell,

@@ -18,7 +18,7 @@ const PACKAGED_FOR_USERS: [&str; 3] =
 pub(super) const REPORTER: &str = "dogwatch-refused";
 
 /// Returns the directory of a manager's files; `None` when a user has no home.
-pub(super) fn folder(scope: Scope) -> Option<PathBuf> {
+pub(in crate::cli) fn folder(scope: Scope) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     match scope {
         Scope::System => Some(PathBuf::from(SYSTEM)),

@@ -7,6 +7,8 @@
 mod find;
 mod write;
 
+pub(super) use find::folder;
+
 use super::text::print;
 use super::trouble::{Code, Trouble, printable};
 use crate::config::units::{Plan, Refused, Scope};
@@ -63,17 +65,9 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Troubl
     let scope = if arguments.user { Scope::User } else { Scope::System };
     let program = std::env::current_exe()
         .map_err(|e| Trouble::new(Code::Failed, format!("cannot find my own program: {e}")))?;
-    let folder = arguments.from.clone().or_else(|| find::folder(scope));
-    let files = folder.map_or_else(|| Ok(vec![]), |folder| find::files(&folder, scope));
-    let files = files.map_err(|e| Trouble::new(Code::Failed, e))?;
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-    let mut plan = Plan::new(&files, &program.to_string_lossy(), scope, cpus);
-    if let Some(app) = &arguments.app {
-        plan.units.retain(|(name, _)| name == app);
-        plan.refused.retain(|refused| refused.name == *app);
-        plan.without.retain(|name| name == app);
-    }
+    let folder = arguments.from.clone().or_else(|| folder(scope));
+    let plan = planned(folder, arguments.app.as_deref(), &program, scope);
+    let plan = plan.map_err(|e| Trouble::new(Code::Failed, e))?;
     if arguments.dry_run || arguments.refused {
         return shown(&plan, arguments.refused);
     }
@@ -85,6 +79,25 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Troubl
     write::write(&plan, into, reporter, scope)
         .map_err(|e| Trouble::new(Code::Failed, format!("cannot write units: {e}")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what there is to do about the files of a directory, all of them or that of one app.
+pub(super) fn planned(
+    folder: Option<PathBuf>,
+    app: Option<&str>,
+    program: &Path,
+    scope: Scope,
+) -> Result<Plan, String> {
+    let files = folder.map_or_else(|| Ok(vec![]), |folder| find::files(&folder, scope))?;
+    let cpus = std::thread::available_parallelism()
+        .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+    let mut plan = Plan::new(&files, &program.to_string_lossy(), scope, cpus);
+    if let Some(app) = app {
+        plan.units.retain(|(name, _)| name == app);
+        plan.refused.retain(|refused| refused.name == *app);
+        plan.without.retain(|name| name == app);
+    }
+    Ok(plan)
 }
 
 /// Prints what would be written, and what is refused; 2 if anything is.

@@ -1,0 +1,228 @@
+//! What the unit promises: what is lost where it says something else than the shipped one.
+
+use super::super::facts::Facts;
+use super::super::finding::Finding;
+use super::super::unit::Unit;
+use crate::config::units::Scope;
+use crate::primary;
+use std::time::Duration;
+
+/// More exposed than this is worth a word; the shipped unit has 1.9 at most.
+const EXPOSED: f64 = 2.0;
+
+/// A primary is busy for less than this, and answers systemd in less.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// What a setting should be, and what is lost otherwise.
+struct Promise {
+    key: &'static str,
+    kept: bool,
+    lost: &'static str,
+    line: &'static str,
+}
+
+/// The settings of the service, one finding for each that weakens a promise.
+pub(super) fn promises(facts: &Facts) -> Vec<Finding> {
+    let Some(service) = facts.loaded_service().filter(|unit| unit.get("LoadState") == "loaded")
+    else {
+        return vec![];
+    };
+    let mut all: Vec<Finding> = of_service(facts, service)
+        .into_iter()
+        .filter(|promise| !promise.kept)
+        .map(|promise| broken(facts, service, &promise))
+        .collect();
+    all.extend(facts.loaded_socket().and_then(|socket| patience(facts, socket)));
+    if all.is_empty() {
+        all.push(Finding::ok("service", "watchdog, timeouts and the rest are as they should be"));
+    }
+    all
+}
+
+fn of_service(facts: &Facts, unit: &Unit) -> Vec<Promise> {
+    let span = |key: &str| unit.span(key);
+    let is_long =
+        |key: &str| unit.get(key) == "infinity" || span(key).is_none_or(|time| time >= SHORT);
+    let wants_blocking = facts.settings().is_some_and(|settings| settings.blocking);
+    // Before the first start it is not known.
+    let is_known = unit.is_active();
+    let watchdog = span("WatchdogUSec").unwrap_or_default();
+    let promise = |key, kept, lost, line| Promise { key, kept, lost, line };
+    vec![
+        promise(
+            "Type",
+            matches!(unit.get("Type"), "notify" | "notify-reload"),
+            "systemd takes it for started before anybody serves",
+            "Type=notify",
+        ),
+        promise(
+            "NotifyAccess",
+            unit.get("NotifyAccess") != "none",
+            "nothing that the primary says is heard, and the FD store stays empty",
+            "NotifyAccess=main",
+        ),
+        promise(
+            "KillMode",
+            unit.get("KillMode") == "process",
+            "when the primary dies, systemd ends all workers, and their connections with them",
+            "KillMode=process",
+        ),
+        promise(
+            "Restart",
+            matches!(unit.get("Restart"), "always" | "on-failure" | "on-abnormal"),
+            "a primary that dies is not started again",
+            "Restart=always",
+        ),
+        promise(
+            "StartLimitIntervalUSec",
+            span("StartLimitIntervalUSec").is_some_and(|time| time.is_zero()),
+            "after a few failures in a row it is given up, and connections are refused",
+            "StartLimitIntervalSec=0 (in [Unit])",
+        ),
+        promise(
+            "Delegate",
+            unit.get("Delegate") == "yes",
+            "workers have no control groups of their own: what they start and leave behind is not ended",
+            "Delegate=yes",
+        ),
+        promise(
+            "WatchdogUSec",
+            !is_known || !watchdog.is_zero(),
+            "a primary that hangs is not replaced",
+            "WatchdogSec=30",
+        ),
+        promise(
+            "WatchdogUSec",
+            watchdog.is_zero() || watchdog >= Duration::from_secs(2),
+            "on a busy machine a primary is killed that is well",
+            "WatchdogSec=30",
+        ),
+        promise(
+            "NonBlocking",
+            (unit.get("NonBlocking") == "yes") != wants_blocking,
+            "whenever the primary is started, workers find the sockets' flag changed until it has mended it",
+            if wants_blocking { "NonBlocking=no" } else { "NonBlocking=yes" },
+        ),
+        // The primary asks for more as soon as it has begun (EXTEND_TIMEOUT_USEC= in sd_notify(3)).
+        promise(
+            "TimeoutStartUSec",
+            is_long("TimeoutStartUSec"),
+            "a start may be over before the primary can ask for more time",
+            "TimeoutStartSec=60",
+        ),
+        promise(
+            "TimeoutStopUSec",
+            is_long("TimeoutStopUSec"),
+            "a stop may be over before the primary can ask for the time that workers have to finish",
+            "TimeoutStopSec=60",
+        ),
+        promise(
+            "TimeoutStopUSec",
+            unit.get("TimeoutStopUSec") != "infinity",
+            "a primary that hangs at the stop is waited for until the machine is switched off",
+            "TimeoutStopSec=60",
+        ),
+    ]
+}
+
+fn broken(facts: &Facts, unit: &Unit, promise: &Promise) -> Finding {
+    let Promise { key, lost, line, .. } = promise;
+    let value = match unit.get(key) {
+        "" => "nothing",
+        value => value,
+    };
+    // As people write it, not as it is kept.
+    let name = key.replace("USec", "Sec");
+    Finding::warning("service", format!("{name}={value}: {lost}"))
+        .remedy(format!("{line}, where {} says otherwise", whence(facts, unit)))
+}
+
+/// Where a unit's settings are written that are not the shipped ones.
+fn whence(facts: &Facts, unit: &Unit) -> String {
+    let drop_ins = unit.get("DropInPaths");
+    if !drop_ins.is_empty() {
+        return drop_ins.to_owned();
+    }
+    if super::units::is_generated(unit) {
+        return format!("'{}'", facts.path());
+    }
+    format!("'{}'", unit.get("FragmentPath"))
+}
+
+/// A socket that gives up takes the queue away.
+fn patience(facts: &Facts, socket: &Unit) -> Option<Finding> {
+    let limit = socket.span("TriggerLimitIntervalUSec")?;
+    if limit.is_zero() {
+        return None;
+    }
+    let text = format!(
+        "TriggerLimitIntervalSec={} in {}: when starts fail, connections are refused in the end and not kept waiting",
+        socket.get("TriggerLimitIntervalUSec"),
+        facts.socket_name()
+    );
+    let remedy =
+        format!("TriggerLimitIntervalSec=0, where {} says otherwise", whence(facts, socket));
+    Some(Finding::warning("service", text).remedy(remedy))
+}
+
+/// Whether there is room for everything that the next primary is to be given.
+pub(super) fn store(facts: &Facts) -> Option<Finding> {
+    let about = "fd store";
+    let unit = facts.loaded_service().filter(|unit| unit.get("LoadState") == "loaded")?;
+    let settings = facts.settings()?;
+    let room = unit.number("FileDescriptorStoreMax")?;
+    let maps = if settings.balance.is_steered() { 2 * settings.listen.len() } else { 0 };
+    let own = if facts.loaded_socket().is_some() { 0 } else { settings.listen.len() };
+    let policy = &settings.policy;
+    let needed = primary::needed(policy.slots, policy.surge, own + maps);
+    let used = unit.number("NFileDescriptorStore").unwrap_or(0);
+    if u64::try_from(needed).is_ok_and(|needed| room >= needed) {
+        return Some(Finding::ok(
+            about,
+            format!("{used} of {room} descriptors used, {needed} may be needed"),
+        ));
+    }
+    let text = format!(
+        "there is room for {room} descriptors, and {needed} may be needed: when the primary dies, workers that do not fit are relieved"
+    );
+    Some(Finding::problem(about, text).remedy(format!(
+        "FileDescriptorStoreMax={needed}, where {} says otherwise, then '{} daemon-reload'",
+        whence(facts, unit),
+        facts.systemctl()
+    )))
+}
+
+/// What the service could do if it were taken over.
+pub(super) fn exposure(facts: &Facts) -> Option<Finding> {
+    let about = "security";
+    let is_there = facts.loaded_service().is_some_and(|unit| unit.get("LoadState") == "loaded");
+    if facts.scope == Scope::User || !is_there {
+        return None;
+    }
+    let exposure = match facts.exposure.as_ref()? {
+        Ok(exposure) => exposure,
+        Err(reason) => return Some(Finding::unknown(about, reason)),
+    };
+    let level = exposure.level;
+    if level <= EXPOSED {
+        return Some(Finding::ok(about, format!("exposure {level:.1} of 10")));
+    }
+    let heaviest: Vec<String> =
+        exposure.points.iter().take(3).map(|(name, cost)| format!("{name} {cost:.1}")).collect();
+    let text = format!("exposure {level:.1} of 10, most of all by {}", heaviest.join(", "));
+    let name = facts.service_name();
+    let is_off = facts.typed().is_some_and(|typed| typed.sandbox.off == Some(true));
+    let remedy = if is_off {
+        format!(
+            "take 'off = true' out of [sandbox] in '{}', and allow what the app needs",
+            facts.path()
+        )
+    } else {
+        format!(
+            "allow less in [sandbox] of '{}', or with '{} edit {name}'; 'systemd-analyze security {name}' has all",
+            facts.path(),
+            facts.systemctl()
+        )
+    };
+    Some(Finding::warning(about, text).remedy(remedy))
+}
