@@ -14,10 +14,12 @@ macro_rules! on_both {
     };
 }
 
+mod apps;
 mod boxed;
 mod carry;
 mod demo;
 mod docs;
+mod doctor;
 mod leash;
 mod packages;
 mod served;
