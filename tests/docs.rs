@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 use support::docs::{Script, blocks, documents, put_examples};
-use support::{dogwatch, load_client, skip};
+use support::{dogwatch, load_client, skip, which};
 
 /// What is not run, by how it begins, and why.
 const UNRUN: [(&str, &str); 5] = [
@@ -37,6 +37,11 @@ const SHIMS: [(&str, &str); 2] = [
 /// Runs what a document says of this machine, with a network, processes and a /run of its own.
 fn run_here(document: &str) {
     let Some(script) = Script::new(document, "here") else { return };
+    let missing = script.needs.iter().find(|program| which(program).is_none());
+    if let Some(program) = missing {
+        skip(&format!("{document}: {program}, for its commands"));
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (bin, work) = (folder.path().join("bin"), folder.path().join("work"));
     std::fs::create_dir_all(&bin).unwrap();

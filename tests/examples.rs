@@ -64,7 +64,7 @@ fn serves(name: &str, program: &str) {
     primary.is_ready();
     let address = primary.address.to_string();
     let load = |requests: &str| {
-        let arguments = [&address, "--clients", "3", "--requests", requests];
+        let arguments = [&address, "--clients", "3", "--requests", requests, "--think", "5"];
         Load::start(Command::new(load_client()).args(arguments))
     };
     let (short, kept) = (load("1"), load("10"));

@@ -5,6 +5,7 @@
 //! | `sh here`, `sh box` | each command must succeed, on this machine in namespaces of its own, or as root in a booted box |
 //! | `console here`, `console box` | the same for what follows `$ `; what stands below is what it says, where `...` is anything and a time is any time. A command may fail whose next is `echo $?` |
 //! | … `serves` | the command goes on: until it has started, to the next of these or the end of the document |
+//! | … `needs:PROGRAM` | the document is not run where that is missing |
 //! | `sh unrun` | it is not run; `UNRUN` in tests/docs.rs says why |
 //! | `<!-- sh box` | what a reader's machine has, for the blocks below: put there unseen, up to a line `-->` |
 //! | any, with a path in a comment as its first line | the file of that path: in the box if it is absolute, else here |
@@ -103,6 +104,8 @@ struct Step {
 
 /// A document as one script.
 pub(crate) struct Script {
+    /// The programs without which it cannot be run.
+    pub(crate) needs: Vec<String>,
     steps: Vec<Step>,
     pub(crate) text: String,
 }
@@ -137,7 +140,9 @@ impl Script {
         if !blocks.iter().any(|block| block.is_commands() && block.is(place)) {
             return None;
         }
-        let mut this = Self { steps: vec![], text: HEAD.to_owned() };
+        let words = blocks.iter().filter(|block| block.is(place)).flat_map(|block| &block.words);
+        let needs = words.filter_map(|word| word.strip_prefix("needs:")).map(str::to_owned);
+        let mut this = Self { needs: needs.collect(), steps: vec![], text: HEAD.to_owned() };
         for block in &blocks {
             if let Some(path) = block.path()
                 && path.starts_with('/') == (place == "box")
