@@ -63,11 +63,12 @@ fn serves(name: &str, program: &str) {
     let mut primary = setup.env("PORT", &port).start();
     primary.is_ready();
     let address = primary.address.to_string();
-    let load = |requests: &str| {
-        let arguments = [&address, "--clients", "3", "--requests", requests, "--think", "5"];
+    let load = |clients: &str, requests: &str| {
+        let arguments = [&address, "--clients", clients, "--requests", requests, "--think", "20"];
         Load::start(Command::new(load_client()).args(arguments))
     };
-    let (short, kept) = (load("1"), load("10"));
+    // Workers that are busy all the time take theirs to be ready; that is not what is asked here.
+    let (short, kept) = (load("1", "1"), load("1", "10"));
     let mut pids = BTreeSet::new();
     for generation in 2..=4 {
         pids.insert(primary.get("/"));
