@@ -75,8 +75,8 @@ fn serves(name: &str, program: &str) {
         primary.signal(Signal::SIGHUP);
         primary.says(&format!("reload done: generation {generation}"));
     }
-    short.stop().assert_clean(50);
-    kept.stop().assert_clean(50);
+    short.stop().assert_clean(5);
+    kept.stop().assert_clean(5);
     assert!(pids.len() == 3, "every generation is other processes: {pids:?}");
     primary.stop();
 }

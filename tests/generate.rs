@@ -220,6 +220,17 @@ fn a_service_that_runs_keeps_its_units_when_its_file_becomes_bad() {
 }
 
 #[test]
+fn what_would_be_refused_is_no_good_file() {
+    let host = Host::new();
+    host.file("shop.toml", "command = [\"sh\"]\nlisten = [\"80\", \"80\"]\n");
+    let file = host.path("config/dogwatch/shop.toml");
+    let output = Command::new(dogwatch()).arg("check").arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let reason = ":2: 'listen': '80' and '80' are the same address\n";
+    assert_eq!(said(&output), format!("dogwatch: {}{reason}", file.display()));
+}
+
+#[test]
 fn it_shows_what_it_would_write() {
     let host = Host::new();
     host.file("shop.toml", on_port(8080))

@@ -64,7 +64,7 @@ fn serves_through_reloads(files: &[(&str, &str)], verb: &dyn Fn(&str) -> Vec<Str
         primary.signal(Signal::SIGHUP);
         primary.says(&format!("reload done: generation {generation}"));
     }
-    load.stop().assert_clean(10);
+    load.stop().assert_clean(5);
     primary.stop();
 }
 

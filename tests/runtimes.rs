@@ -29,7 +29,7 @@ fn reload_under_load(setup: Setup) -> Primary {
         primary.signal(Signal::SIGHUP);
         primary.says(&format!("reload done: generation {generation}"));
     }
-    load.stop().assert_clean(50);
+    load.stop().assert_clean(5);
     assert!(pids.len() == 3, "every generation is other processes: {pids:?}");
     primary
 }

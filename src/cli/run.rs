@@ -229,8 +229,12 @@ pub(super) fn check(files: Vec<PathBuf>) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "this is what the verb is for")]
 fn check_one(file: PathBuf) -> Result<(), ExitCode> {
     let name = file.display().to_string();
+    let units = super::generate::refused(&file);
     let source = Source { config: Some(file), ..Source::default() };
     let settings = source.check().map_err(|refusal| refuse(&refusal))?;
+    if let Some(error) = units {
+        return Err(refuse(&Refusal { message: error.message, hint: error.hint }));
+    }
     let workers = settings.policy.slots;
     let s = if workers == 1 { "" } else { "s" };
     println!("{name}: good, {workers} worker{s} of '{}'", settings.command.join(" "));

@@ -140,8 +140,8 @@ fn primary_dies_in_rollouts(mut manager: Manager) {
         manager.says(&format!("reload done: generation {generation} "));
     }
     assert!(!manager.all_said().contains("cannot steer"), "{}", manager.all_said());
-    is_clean("a connection for each request", one, 50);
-    is_clean("ten requests a connection", ten, 50);
+    is_clean("a connection for each request", one, 5);
+    is_clean("ten requests a connection", ten, 5);
     becomes_even(manager.address, 3);
     ends_clean(manager);
 }

@@ -69,6 +69,6 @@ fn a_program_of_nodes_is_steered_too() {
         primary.signal(Signal::SIGHUP);
         primary.says(&format!("reload done: generation {generation} "));
     }
-    is_clean("a connection for each request", clients, 50);
+    is_clean("a connection for each request", clients, 5);
     primary.stop();
 }

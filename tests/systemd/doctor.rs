@@ -404,7 +404,6 @@ fn apps_without_generated_units(ward: &Ward) {
 
 fn doctor_looks_after_a_users_own_app(root: &Path) {
     let boxed = Boxed::boot(root, |_| {});
-    boxed.ok("mkdir -p /usr/lib/systemd/user-generators; ln -s /usr/bin/dogwatch /usr/lib/systemd/user-generators/dogwatch-generator");
     boxed.ok(
         "useradd -m -u 1000 joe; install -d -o joe /home/joe/.config /home/joe/.config/dogwatch",
     );

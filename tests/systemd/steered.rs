@@ -130,7 +130,7 @@ impl Loads {
     }
 
     fn assert_clean(self, of: &str) {
-        self.stop(of).iter().for_each(|counts| counts.assert_clean(20));
+        self.stop(of).iter().for_each(|counts| counts.assert_clean(5));
     }
 }
 

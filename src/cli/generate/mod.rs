@@ -11,7 +11,9 @@ pub(super) use find::folder;
 
 use super::text::print;
 use super::trouble::{Code, Trouble, printable};
-use crate::config::units::{Plan, Refused, Scope};
+use crate::config::Error;
+use crate::config::units::{Found, Plan, Refused, Scope};
+use crate::primary::read_config;
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
 use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -89,15 +91,31 @@ pub(super) fn planned(
     scope: Scope,
 ) -> Result<Plan, String> {
     let files = folder.map_or_else(|| Ok(vec![]), |folder| find::files(&folder, scope))?;
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-    let mut plan = Plan::new(&files, &program.to_string_lossy(), scope, cpus);
+    let mut plan = Plan::new(&files, &program.to_string_lossy(), scope, cpus());
     if let Some(app) = app {
         plan.units.retain(|(name, _)| name == app);
         plan.refused.retain(|refused| refused.name == *app);
         plan.without.retain(|name| name == app);
     }
     Ok(plan)
+}
+
+fn cpus() -> u16 {
+    let cpus = std::thread::available_parallelism();
+    cpus.map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX))
+}
+
+/// Returns why a file, for itself, would get no units.
+pub(super) fn refused(file: &Path) -> Option<Error> {
+    let found = Found {
+        name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        path: file.to_string_lossy().into_owned(),
+        text: read_config(file).map_err(|e| e.to_string()),
+        unnameable: None,
+        is_there: false,
+    };
+    let plan = Plan::new(&[found], "/usr/bin/dogwatch", Scope::System, cpus());
+    plan.refused.into_iter().next().map(|one| Error { message: one.message, hint: one.hint })
 }
 
 /// Prints what would be written, and what is refused; 2 if anything is.

@@ -305,10 +305,21 @@ fn environment(told: &mut Told, draft: &mut Draft) {
     }
 }
 
+/// How many threads each worker has, by its flag, which stays on the command line, or by the file.
+fn threads(told: &Told) -> u32 {
+    let flag = told.kept.iter().position(|word| word == "--threads");
+    let flag = flag.and_then(|at| told.kept.get(at + 1)).cloned();
+    let file = || told.settings.get("threads").map(|(value, _)| serve::scalar(value));
+    flag.or_else(file).and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// What has to be known of the kind of worker.
 fn worker_class(told: &mut Told, draft: &mut Draft) {
+    if threads(told) > 1 {
+        serve::steer(draft);
+    }
     let Some((Value::String(class), in_file)) = told.take("worker_class") else { return };
-    if class.to_ascii_lowercase().contains("uvicorn") || class == "asgi" {
+    if class.to_ascii_lowercase().contains("uvicorn") || class == "asgi" || class == "gthread" {
         serve::steer(draft);
     }
     if !in_file {

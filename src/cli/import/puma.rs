@@ -345,6 +345,7 @@ fn write(
 
 /// What is the same however Puma was found.
 pub(in crate::cli) fn ready(draft: &mut Draft) {
+    serve::steer(draft);
     draft.note(
         Table::Top,
         "command",

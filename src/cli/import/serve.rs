@@ -276,10 +276,11 @@ pub(in crate::cli) fn asgi_ready(draft: &mut Draft) {
     steer(draft);
 }
 
-/// Servers on asyncio reset what they accept in the moment in which they close.
+/// For servers that reset, once in thousands of connections, what they accept in the moment in which they are told to stop:
+/// those on asyncio, Puma, and gunicorn with threads.
 pub(in crate::cli) fn steer(draft: &mut Draft) {
     draft.set(Table::Top, "balance", "steered");
-    let text = "Python's asyncio resets what it has accepted in the moment in which it is told to stop, about one connection in thousands at a reload; a steered worker is told when it has none. The units that dogwatch makes of this file have what it takes; \"shared\" takes nothing";
+    let text = "this server resets what it has accepted in the moment in which it is told to stop, about one connection in thousands at a reload; a steered worker is told when it has none. The units that dogwatch makes of this file have what it takes; \"shared\" takes nothing";
     draft.note(Table::Top, "balance", text);
 }
 

@@ -214,6 +214,7 @@ fn every_kind_has_its_command_handoff_and_readiness() {
                 &format!("command = [\"bundle\", \"exec\", \"puma\", {puma}"),
                 "workers = \"cpus\"",
                 "listen = [\"3100\"]",
+                "balance = \"steered\"",
                 "env.RAILS_ENV = \"production\"",
             ],
         ),
