@@ -66,7 +66,7 @@ fn run_here(document: &str) {
         skip(&format!("{document}: namespaces, for its commands"));
         return;
     }
-    let begin = "ip link set lo up; mount -t tmpfs tmpfs /run; exec timeout 120 bash ../script";
+    let begin = "ip link set lo up; mount -t tmpfs tmpfs /run; exec timeout 200 bash ../script";
     // Node as tests/node/install brings it, or the machine's.
     let node = support::node(22).and_then(|node| Some(node.parent()?.to_owned()));
     let paths = [bin].into_iter().chain(node).map(|path| path.display().to_string());

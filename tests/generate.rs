@@ -201,22 +201,40 @@ fn bad_files_and_hostile_names_are_said_and_the_others_work() {
 }
 
 #[test]
-fn a_service_that_runs_keeps_its_units_when_its_file_becomes_bad() {
+fn a_service_that_runs_keeps_its_units_whatever_becomes_of_its_file() {
     let host = Host::new();
-    let nested = "[".repeat(100_000);
-    for bad in ["instances = 4\n", "workers = \n", "[service\n", &format!("a = {nested}\n"), "\0"] {
+    host.file("shop.toml", on_port(8080));
+    host.generate();
+    // As the socket does when it begins to listen.
+    let notes = host.path("run/dogwatch-units");
+    fs::create_dir_all(&notes).unwrap();
+    for unit in ["shop.socket", "shop.service"] {
+        fs::copy(host.path("normal").join(unit), notes.join(unit)).unwrap();
+    }
+    let nested = format!("a = {}\n", "[".repeat(100_000));
+    let file = host.path("config/dogwatch/shop.toml");
+    for bad in ["instances = 4\n", "listen = [9090]\n", "[service\n", &nested, "\0", "gone"] {
         host.file("shop.toml", on_port(8080) + bad);
-        fs::create_dir_all(host.path("run/dogwatch/shop")).unwrap();
-        let output = host.generate();
-        assert!(
-            said(&output).contains("it is there, so its units are made of what can be read"),
-            "{bad}"
-        );
-        let socket = fs::read_to_string(host.path("normal/shop.socket")).unwrap();
-        assert!(socket.contains("\nListenStream=8080\n"), "{bad}: {socket}");
+        if bad == "gone" {
+            fs::remove_file(&file).unwrap();
+        }
         fs::remove_dir_all(host.path("normal")).unwrap();
         fs::create_dir(host.path("normal")).unwrap();
+        let output = host.generate();
+        let said = said(&output);
+        assert!(said.contains("the app is there, so it keeps the units that it has"), "{said}");
+        for unit in ["shop.socket", "shop.service"] {
+            let text = |folder: &Path| fs::read_to_string(folder.join(unit)).unwrap();
+            assert_eq!(text(&host.path("normal")), text(&notes), "{bad}");
+        }
     }
+    host.file("shop.toml", on_port(9090));
+    assert!(
+        said(&host.generate())
+            .contains("'shop' listens elsewhere than its file says, until it is stopped: ")
+    );
+    let socket = fs::read_to_string(host.path("normal/shop.socket")).unwrap();
+    assert!(socket.contains("\nListenStream=8080\n"), "{socket}");
 }
 
 #[test]

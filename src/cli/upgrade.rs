@@ -4,7 +4,7 @@
 use super::apps;
 use super::client::Client;
 use super::text::say;
-use super::trouble::{Code, Trouble};
+use super::trouble::{Code, Trouble, printable};
 use crate::primary;
 use crate::protocol::control::{Call, Listed, Upgraded};
 use std::path::Path;
@@ -72,7 +72,8 @@ fn begin(
             } else {
                 format!("upgraded '{app}' from version {old} to {new}")
             };
-            say(&format!("{what}; {ready} of {slots} slots are served"))?;
+            // What a primary says of itself goes to root's terminal.
+            say(&printable(&format!("{what}; {ready} of {slots} slots are served")))?;
             return Ok(ExitCode::SUCCESS);
         }
         pause();

@@ -2,10 +2,8 @@
 
 use super::Error;
 use super::typed::Typed;
-use serde::Deserialize as _;
 use std::ops::Range;
-use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::DeTable;
 
 /// What people call our keys elsewhere (PM2, systemd, gunicorn, Puma), and what they are called here.
 const ELSEWHERE: [(&str, &str); 15] = [
@@ -44,33 +42,6 @@ pub fn parse(name: &str, text: &str) -> Result<Typed, Error> {
         let inner = error.into_inner();
         describe(&at(inner.span()), &key, inner.message())
     })
-}
-
-/// Returns as much of a text as can be read, where [`parse`] refuses it: what is no TOML, unknown keys and bad values are
-/// left out.
-#[must_use]
-pub fn salvage(text: &str) -> Typed {
-    let (document, _) = DeTable::parse_recoverable(text);
-    let mut typed = Typed::default();
-    for (key, value) in document.into_inner() {
-        let span = value.span();
-        if let DeValue::Table(table) = value.get_ref() {
-            for (inner, value) in table.clone() {
-                let one = DeTable::from_iter([(inner, value)]);
-                typed = typed.or(only(key.clone(), DeValue::Table(one), span.clone()));
-            }
-        } else {
-            typed = typed.or(only(key, value.into_inner(), span));
-        }
-    }
-    typed
-}
-
-/// Returns what one key says, if that can be read.
-fn only<'a>(key: Spanned<DeString<'a>>, value: DeValue<'a>, span: Range<usize>) -> Typed {
-    let document = DeTable::from_iter([(key, Spanned::new(span.clone(), value))]);
-    let from = toml::Deserializer::from(Spanned::new(span, document));
-    Typed::deserialize(from).unwrap_or_default()
 }
 
 /// Returns where a key stands in a file, as `name:line`; the file's name where it does not stand.
@@ -209,17 +180,6 @@ mod tests {
             error("[restart]\nstart-limit = { count = 3 }"),
             "myapp.toml:2: 'restart.start-limit': missing key 'within'"
         );
-    }
-
-    #[test]
-    fn what_is_good_in_a_bad_file_can_be_read() {
-        let text = "command = [\"x\"]\nlisten = [\"8080\"]\nworkers = 0\nsurg = 1\nuser = \"alice\"\n[reload]\nsurge = 2\ncanary = \"x\"\n[service\n";
-        assert!(parse("f", text).is_err());
-        let typed = salvage(text);
-        assert_eq!(typed.listen.unwrap().len(), 1);
-        assert_eq!((typed.workers, typed.user.unwrap().0.as_str()), (None, "alice"));
-        assert_eq!((typed.reload.surge, typed.reload.canary), (Some(2), None));
-        assert_eq!(salvage("[[[\0"), Typed::default());
     }
 
     #[test]

@@ -8,7 +8,7 @@ on_both! {
     one_file_is_a_service_at_boot
     bad_files_say_why_and_the_others_work
     administrators_have_the_last_word
-    a_changed_port_takes_a_restart_of_both
+    a_changed_port_is_taken_when_the_app_is_stopped
     a_file_that_becomes_bad_or_goes_hurts_nobody
     a_users_own_file_is_a_users_own_service
     every_relaxation_is_known_to_systemd
@@ -25,6 +25,7 @@ settle = "50ms"
 fn files(root: &Path, files: &[(&str, &str)]) -> Boxed {
     Boxed::boot(root, |layer| {
         std::fs::create_dir_all(layer.join("etc/dogwatch")).unwrap();
+        std::fs::create_dir_all(layer.join("etc/systemd/system")).unwrap();
         for (name, text) in files {
             std::fs::write(layer.join("etc/dogwatch").join(name), text).unwrap();
         }
@@ -41,12 +42,20 @@ fn enabled(text: &str) -> String {
 
 fn one_file_is_a_service_at_boot(root: &Path) {
     let lazy = SHOP.replace("8080", "8081");
+    // Something has to be up before it, as a database.
+    let after = "[unit]\nAfter = \"first.service\"\nWants = \"first.service\"\n";
+    let first = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/true\n";
     let boxed = files(
         root,
-        &[("shop.toml", &enabled(SHOP)), ("lazy.toml", &format!("enabled = \"socket\"\n{lazy}"))],
+        &[
+            ("shop.toml", &(enabled(SHOP) + after)),
+            ("lazy.toml", &format!("enabled = \"socket\"\n{lazy}")),
+            ("../systemd/system/first.service", first),
+        ],
     );
     boxed.until("test $(systemctl show -P ActiveState shop) = active");
     is_served(&boxed);
+    assert_eq!(boxed.show("first", "ActiveState"), "active");
     let status = boxed.ok("systemctl status shop.service");
     for line in
         ["loaded (/etc/dogwatch/shop.toml; generated)", "Status: \"2 workers ready, generation 1\""]
@@ -154,15 +163,38 @@ fn administrators_have_the_last_word(root: &Path) {
     assert!(code != 0 && said.contains("generated"), "{said}");
 }
 
-fn a_changed_port_takes_a_restart_of_both(root: &Path) {
-    let boxed = files(root, &[("shop.toml", &enabled(SHOP))]);
+/// Ends the primary, and waits until the next one is there and has its workers.
+fn kill_the_primary(boxed: &Boxed) {
+    let restarts: u32 = boxed.show("shop", "NRestarts").parse().unwrap();
+    boxed.ok("pid=$(systemctl show -P MainPID shop) && test \"$pid\" -gt 1 && kill -9 \"$pid\"");
+    boxed.until(&format!("test $(systemctl show -P NRestarts shop) = {}", restarts + 1));
     boxed.until("test $(systemctl show -P ActiveState shop) = active");
-    boxed.put("/etc/dogwatch/shop.toml", &SHOP.replace("8080", "9090"));
-    boxed.ok("systemctl daemon-reload");
-    is_served(&boxed);
+    is_served(boxed);
+}
+
+fn a_changed_port_is_taken_when_the_app_is_stopped(root: &Path) {
+    let boxed =
+        files(root, &[("shop.toml", &enabled(SHOP)), ("lazy.toml", &SHOP.replace("8080", "8081"))]);
+    boxed.until("test $(systemctl show -P ActiveState shop) = active");
+    boxed.ok("systemctl start lazy.socket");
+    let load = load_of(&boxed, 4, 1);
+    for (app, port, other) in [("shop", "8080", "9090"), ("lazy", "8081", "9091")] {
+        boxed.put(&format!("/etc/dogwatch/{app}.toml"), &SHOP.replace("8080", other));
+        boxed.ok("systemctl daemon-reload");
+        assert!(
+            boxed.journal(app).contains(&format!("'{app}' listens elsewhere than its file says"))
+        );
+        boxed.ok(&format!("curl -sS http://127.0.0.1:{port}/"));
+    }
+    kill_the_primary(&boxed);
     boxed.ok("systemctl reload shop");
+    boxed.ok("systemctl restart shop");
     is_served(&boxed);
-    boxed.ok("systemctl stop shop.service && systemctl restart shop.socket && systemctl start shop.service");
+    load.stop().assert_clean(1);
+    // What the journal says is to be typed.
+    boxed.ok(
+        "systemctl stop shop.socket shop.service; systemctl daemon-reload; systemctl start shop",
+    );
     assert!(boxed.ok("curl -sS http://127.0.0.1:9090/").starts_with("hello"));
     assert_ne!(boxed.try_run("curl -sS http://127.0.0.1:8080/").1, 0);
 }
@@ -171,30 +203,36 @@ fn a_file_that_becomes_bad_or_goes_hurts_nobody(root: &Path) {
     let boxed = files(root, &[("shop.toml", &enabled(SHOP))]);
     boxed.until("test $(systemctl show -P ActiveState shop) = active");
     let load = load_of(&boxed, 4, 1);
-    for bad in ["instances = 4\n", "workers = \n"] {
+    for bad in ["first = 4\n", "second = \n", "listen = [8080]\n"] {
         boxed.put("/etc/dogwatch/shop.toml", &format!("{bad}{SHOP}"));
         boxed.ok("systemctl daemon-reload");
-        assert!(boxed.journal("shop").contains("its units are made of what can be read"));
         assert_eq!(boxed.show("shop", "KillMode"), "process");
         // Everything that a unit gives is still there: the next primary takes the workers back.
-        let restarts: u32 = boxed.show("shop", "NRestarts").parse().unwrap();
-        boxed
-            .ok("pid=$(systemctl show -P MainPID shop) && test \"$pid\" -gt 1 && kill -9 \"$pid\"");
-        boxed.until(&format!("test $(systemctl show -P NRestarts shop) = {}", restarts + 1));
-        boxed.until("test $(systemctl show -P ActiveState shop) = active");
+        kill_the_primary(&boxed);
         let (said, code) = boxed.try_run("systemctl reload shop; dogwatch reload shop");
         assert!(code != 0 && said.contains("/etc/dogwatch/shop.toml:"), "{said}");
     }
-    load.stop().assert_clean(5);
+    let said = boxed.journal("shop");
+    for key in ["unknown key 'first'", "'second'", "'listen'"] {
+        assert!(
+            said.lines()
+                .any(|line| line.contains(key)
+                    || key == "'second'" && line.contains("not valid TOML")),
+            "{key}\n{said}"
+        );
+    }
+    assert!(said.contains("the app is there, so it keeps the units that it has"), "{said}");
     boxed.put("/etc/dogwatch/shop.toml", &enabled(SHOP));
     boxed.ok("systemctl daemon-reload && systemctl reload shop");
-    let load = load_of(&boxed, 4, 1);
     // Without a file it serves on until it is stopped, and nothing is left then.
     boxed.ok("rm /etc/dogwatch/shop.toml && systemctl daemon-reload");
-    is_served(&boxed);
-    load.stop().assert_clean(1);
+    assert_eq!(boxed.show("shop", "KillMode"), "process");
+    kill_the_primary(&boxed);
+    load.stop().assert_clean(5);
     boxed.ok("systemctl stop shop.socket shop.service");
     boxed.until("! pgrep -f '[d]emo-worker|[d]ogwatch run'");
+    boxed.ok("systemctl daemon-reload");
+    assert_eq!(boxed.show("shop", "LoadState"), "not-found");
 }
 
 fn a_users_own_file_is_a_users_own_service(root: &Path) {
@@ -259,12 +297,18 @@ Environment = ["A=1", "B=2"]
 [socket]
 SocketMode = "0660"
 "#;
-    let open = SHOP.replace("8080", "8081") + "[sandbox]\noff = true\n";
-    let boxed = files(root, &[("shop.toml", &(SHOP.to_owned() + sandbox)), ("open.toml", &open)]);
+    let user = "user = \"www-data\"\n";
+    let shop = format!("{user}{SHOP}{sandbox}");
+    let open = format!("{user}{}[sandbox]\noff = true\n", SHOP.replace("8080", "8081"));
+    let boxed = files(root, &[("shop.toml", &shop), ("open.toml", &open)]);
     boxed.ok("mkdir -p '/srv/up loads' && systemctl start shop open");
     is_served(&boxed);
     boxed.ok("curl -sS http://127.0.0.1:8081/");
     assert_eq!(boxed.ok("curl -sS http://127.0.0.1:8080/env?STATE_DIRECTORY"), "/var/lib/shop\n");
+    for line in ["PrivateTmp=no", "NoNewPrivileges=no", "ProtectSystem=no", "ProtectHome=no"] {
+        let (key, value) = line.split_once('=').unwrap();
+        assert_eq!(boxed.show("open", key), value, "{key}");
+    }
     assert_eq!(boxed.show("shop", "ReadWritePaths"), "/run/dogwatch/shop \"/srv/up loads\"");
     let said = boxed.ok("journalctl --sync; journalctl -b --no-pager _PID=1 -o cat");
     let bad: Vec<&str> = said

@@ -1,8 +1,9 @@
 //! The files of a directory, and what stands beside each on this machine.
 
-use crate::config::units::{Found, Scope};
+use crate::config::units::{Found, Kept, Scope};
 use crate::primary::{read_config, refuse_name};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where a machine's files are.
@@ -32,13 +33,13 @@ pub(in crate::cli) fn folder(scope: Scope) -> Option<PathBuf> {
 pub(super) fn files(folder: &Path, scope: Scope) -> Result<Vec<Found>, String> {
     let cannot = |e: io::Error| format!("cannot read directory '{}': {e}", folder.display());
     let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Ok(entries) => Some(entries),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(cannot(e)),
     };
     let folder = std::path::absolute(folder).map_err(cannot)?;
     let mut all = vec![];
-    for entry in entries {
+    for entry in entries.into_iter().flatten() {
         let file_name = entry.map_err(cannot)?.file_name();
         let file_name = file_name.to_string_lossy();
         // Hidden ones are an editor's.
@@ -49,14 +50,32 @@ pub(super) fn files(folder: &Path, scope: Scope) -> Result<Vec<Found>, String> {
         let path = folder.join(&*file_name);
         all.push(Found {
             name: name.to_owned(),
-            text: read_config(&path).map_err(|e| e.to_string()),
+            text: check_owner(&path, scope)
+                .and_then(|()| read_config(&path))
+                .map_err(|e| e.to_string()),
             path: path.to_string_lossy().into_owned(),
             unnameable: unnameable(name, scope),
-            is_there: is_there(name, scope),
+            kept: kept(name, scope),
         });
     }
+    all.extend(gone(&folder, scope, &all));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
+}
+
+/// Whoever may write a machine's file says what root is to do.
+///
+/// # Errors
+/// As stat(2); also when somebody else may write it.
+fn check_owner(path: &Path, scope: Scope) -> io::Result<()> {
+    let metadata = path.metadata()?;
+    let (mode, owner, group) = (metadata.mode(), metadata.uid(), metadata.gid());
+    let is_roots = owner == 0 && mode & 0o002 == 0 && (mode & 0o020 == 0 || group == 0);
+    if scope == Scope::User || is_roots {
+        return Ok(());
+    }
+    let reason = "others than root may write it, and what it says is done as root: 'chown root' and 'chmod 644'";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Returns why there can be no units of this name.
@@ -89,11 +108,36 @@ fn unnameable(name: &str, scope: Scope) -> Option<String> {
     })
 }
 
-/// Whether an app's socket unit is active, which has made this directory, or its primary runs.
-fn is_there(name: &str, scope: Scope) -> bool {
+/// Where sockets note the units that are in force.
+fn notes(scope: Scope) -> Option<PathBuf> {
     let base = match scope {
         Scope::System => Some(PathBuf::from("/run")),
         Scope::User => std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
     };
-    base.is_some_and(|base| base.join("dogwatch").join(name).is_dir())
+    base.map(|base| base.join("dogwatch-units"))
+}
+
+/// Returns the units of an app whose socket listens.
+fn kept(name: &str, scope: Scope) -> Option<Kept> {
+    let folder = notes(scope)?;
+    let unit = |kind: &str| read_config(&folder.join(format!("{name}.{kind}"))).ok();
+    Some(Kept { socket: unit("socket")?, service: unit("service")? })
+}
+
+/// Returns the apps that are there, and whose files are gone.
+fn gone(folder: &Path, scope: Scope, files: &[Found]) -> Vec<Found> {
+    let entries = notes(scope).and_then(|notes| std::fs::read_dir(notes).ok());
+    let names =
+        entries.into_iter().flatten().flatten().filter_map(|entry| {
+            Some(entry.file_name().to_str()?.strip_suffix(".socket")?.to_owned())
+        });
+    let is_gone = |name: &String| !files.iter().any(|found| found.name == *name);
+    let one = |name: String| Found {
+        text: Err("it is gone".to_owned()),
+        path: folder.join(format!("{name}.toml")).to_string_lossy().into_owned(),
+        unnameable: unnameable(&name, scope),
+        kept: kept(&name, scope),
+        name,
+    };
+    names.filter(is_gone).map(one).collect()
 }

@@ -67,6 +67,9 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Troubl
     let scope = if arguments.user { Scope::User } else { Scope::System };
     let program = std::env::current_exe()
         .map_err(|e| Trouble::new(Code::Failed, format!("cannot find my own program: {e}")))?;
+    // While a package replaces it, the kernel says so in its name.
+    let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+    let program = PathBuf::from(program);
     let folder = arguments.from.clone().or_else(|| folder(scope));
     let plan = planned(folder, arguments.app.as_deref(), &program, scope);
     let plan = plan.map_err(|e| Trouble::new(Code::Failed, e))?;
@@ -76,6 +79,9 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Troubl
     let Some(into) = arguments.into.first() else {
         return Err(Trouble::new(Code::Usage, "cannot write units: nobody says where").hint(WHERE));
     };
+    for name in &plan.waiting {
+        say_waiting(name);
+    }
     let unheard = plan.refused.iter().filter(|refused| !tell(refused)).count();
     let reporter = (unheard > 0).then_some(program.as_path());
     write::write(&plan, into, reporter, scope)
@@ -112,7 +118,7 @@ pub(super) fn refused(file: &Path) -> Option<Error> {
         path: file.to_string_lossy().into_owned(),
         text: read_config(file).map_err(|e| e.to_string()),
         unnameable: None,
-        is_there: false,
+        kept: None,
     };
     let plan = Plan::new(&[found], "/usr/bin/dogwatch", Scope::System, cpus());
     plan.refused.into_iter().next().map(|one| Error { message: one.message, hint: one.hint })
@@ -130,6 +136,9 @@ fn shown(plan: &Plan, only_refused: bool) -> Result<ExitCode, Trouble> {
             }
         }
         print(&text)?;
+        for name in &plan.waiting {
+            complain(&waiting(name));
+        }
         for name in &plan.without {
             complain(&format!(
                 "'{name}' names no address to 'listen' on: it gets no units, for one who writes them by hand"
@@ -145,28 +154,44 @@ fn shown(plan: &Plan, only_refused: bool) -> Result<ExitCode, Trouble> {
     Ok(if plan.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
+fn waiting(name: &str) -> String {
+    format!(
+        "'{name}' listens elsewhere than its file says, until it is stopped: systemctl stop {name}.socket {name}.service; systemctl daemon-reload; systemctl start {name}"
+    )
+}
+
+fn say_waiting(name: &str) {
+    let text = waiting(name);
+    complain(&text);
+    send("5", None, name, &text);
+}
+
 /// Says why a file gets no units: to the journal with the fields by which `journalctl -u APP` finds it
 /// (`systemd.journal-fields(7)`), and on standard error. Returns whether the journal has it.
 fn tell(refused: &Refused) -> bool {
     let hint = refused.hint.as_ref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
     let text = format!("{refused}{hint}");
     complain(&text);
-    let unit = format!("{}.service", refused.name);
-    let entry = native_entry(&[
-        ("PRIORITY", "3"),
+    send("3", Some(REFUSED), &refused.name, &text)
+}
+
+/// Sends an entry to the journal, and returns whether it has it. A generator must not wait for a journal that is slow.
+fn send(priority: &str, id: Option<&str>, app: &str, text: &str) -> bool {
+    let (unit, text) = (format!("{app}.service"), printable(text));
+    let mut fields = vec![
+        ("PRIORITY", priority),
         ("SYSLOG_IDENTIFIER", "dogwatch-generator"),
-        ("MESSAGE_ID", REFUSED),
-        ("DOGWATCH_APP", &refused.name),
+        ("DOGWATCH_APP", app),
         ("OBJECT_SYSTEMD_UNIT", &unit),
-        ("MESSAGE", &printable(&text)),
-    ]);
-    // A generator must not wait for a journal that is slow.
-    let send = || -> std::io::Result<()> {
-        let socket = UnixDatagram::unbound()?;
+        ("MESSAGE", &text),
+    ];
+    fields.extend(id.map(|id| ("MESSAGE_ID", id)));
+    let entry = native_entry(&fields);
+    let sent = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;
-        socket.send_to(&entry, NATIVE_SOCKET).map(|_| ())
-    };
-    Path::new(NATIVE_SOCKET).exists() && send().is_ok()
+        socket.send_to(&entry, NATIVE_SOCKET)
+    });
+    Path::new(NATIVE_SOCKET).exists() && sent.is_ok()
 }
 
 #[expect(clippy::print_stderr, reason = "what is no unit goes beside them")]

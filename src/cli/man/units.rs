@@ -58,7 +58,7 @@ pub(super) const KEYS: [(&str, &str, &str); 28] = [
     (
         "unit",
         "{ NAME = \"VALUE\" }",
-        "Lines for [Unit] of both units, as systemd.unit(5) has them; a list is a line for each",
+        "Lines for [Unit] of the service, as systemd.unit(5) has them; a list is a line for each",
     ),
     (
         "service",

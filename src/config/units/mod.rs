@@ -13,7 +13,7 @@ use super::typed::Typed;
 use super::values::{Address, Enabled, Passed};
 use super::{Error, Settings};
 use document::{Document, argument, plain};
-pub use plan::{Found, Plan, Refused};
+pub use plan::{Found, Kept, Plan, Refused};
 
 const SOCKET: &str = include_str!("../../../systemd/myapp.socket");
 const SERVICE: &str = include_str!("../../../systemd/myapp.service");
@@ -78,6 +78,12 @@ impl Units {
             socket.set("Unit", "Description", format!("Listening socket of {}", plain(&line.0)));
         }
         listen(&mut socket, settings);
+        note(&mut socket, origin.name);
+        for (section, unit) in [("Unit", &mut socket), ("Unit", &mut service)] {
+            // The template's instance of this name has the same runtime directory.
+            let template = format!("dogwatch@{0}.service dogwatch@{0}.socket", origin.name);
+            unit.set(section, "Conflicts", template);
+        }
         serve(&mut service, origin, settings);
         who(&mut socket, &mut service, typed);
         sandbox::relax(&mut socket, &mut service, &typed.sandbox, origin.name);
@@ -87,7 +93,7 @@ impl Units {
         if origin.scope == Scope::User {
             of_a_user(&mut socket, &mut service);
         }
-        pass(&mut socket, "Unit", &typed.unit);
+        // Not the socket's: what is to be up before the service would make a circle with basic.target.
         pass(&mut service, "Unit", &typed.unit);
         pass(&mut socket, "Socket", &typed.socket);
         pass(&mut service, "Service", &typed.service);
@@ -113,8 +119,17 @@ impl Units {
     }
 }
 
-/// What the two kinds of managers do not both know.
+/// What the two kinds of managers do not both know, and what a user that systemd makes cannot be allowed.
 fn refuse(origin: Origin<'_>, typed: &Typed) -> Result<(), Error> {
+    if let (Scope::System, None, Some(key)) =
+        (origin.scope, &typed.user, sandbox::needs_user(typed))
+    {
+        let message = format!(
+            "'{key}': a user that systemd makes for the service has it never, DynamicUser= in systemd.exec(5)"
+        );
+        let hint = Some("name a user with 'user'".to_owned());
+        return Err(Error { message, hint });
+    }
     let key = match origin.scope {
         Scope::System if typed.group.is_some() && typed.user.is_none() => {
             let message = "'group': nobody says of which user, name it with 'user'".to_owned();
@@ -154,6 +169,27 @@ fn listen(socket: &mut Document, settings: &Settings) {
     if steered {
         socket.set("Socket", "ReusePort", "yes");
     }
+    // Sockets come before the network.
+    let is_of_a_network = |address: &Address| match address {
+        Address::Tcp(address) | Address::Udp(address) => {
+            !address.ip().is_unspecified() && !address.ip().is_loopback()
+        }
+        Address::Port(_) | Address::Unix(_) => false,
+    };
+    if settings.listen.iter().any(is_of_a_network) {
+        socket.set("Socket", "FreeBind", "yes");
+    }
+}
+
+/// The units that are in force are noted while the socket listens, and kept until it is stopped: whatever becomes of the
+/// file, what listens and what runs must not lose what is said of it.
+fn note(socket: &mut Document, name: &str) {
+    let (from, to) = ("%t/systemd/generator", "%t/dogwatch-units");
+    let copy =
+        format!("-+/usr/bin/install -D -m 644 -t {to} {from}/{name}.socket {from}/{name}.service");
+    socket.add("Socket", "ExecStartPost", copy);
+    let remove = format!("-+/usr/bin/rm -f {to}/{name}.socket {to}/{name}.service");
+    socket.add("Socket", "ExecStopPost", remove);
 }
 
 /// How the primary is started and asked, and what it needs for so many workers.

@@ -1,7 +1,7 @@
 //! Which of the files in a folder get units, and why the others do not.
 
 use super::super::typed::Typed;
-use super::super::values::{Address, Workers};
+use super::super::values::Address;
 use super::super::{Error, Settings, file};
 use super::{Origin, Scope, Units};
 use std::fmt;
@@ -17,8 +17,24 @@ pub struct Found {
     pub text: Result<String, String>,
     /// Why there can be no units of this name.
     pub unnameable: Option<String>,
-    /// The app is there: its socket listens, or its primary runs.
-    pub is_there: bool,
+    /// The units in force of an app that is there: its socket listens.
+    pub kept: Option<Kept>,
+}
+
+/// Units that were noted when a socket began to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// `APP.socket`
+    pub socket: String,
+    /// `APP.service`
+    pub service: String,
+}
+
+/// What a socket unit says of addresses.
+fn addresses(socket: &str) -> Vec<&str> {
+    let is_address =
+        |line: &&str| ["Listen", "ReusePort", "FreeBind"].iter().any(|key| line.starts_with(key));
+    socket.lines().filter(is_address).collect()
 }
 
 /// A file that is refused.
@@ -30,14 +46,14 @@ pub struct Refused {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// It is there, so it keeps units, made of what can be read of its file.
+    /// It is there, so it keeps the units that it has.
     pub keeps_units: bool,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instead = if self.keeps_units {
-            "it is there, so its units are made of what can be read"
+            "the app is there, so it keeps the units that it has"
         } else {
             "it gets no units"
         };
@@ -54,6 +70,8 @@ pub struct Plan {
     pub refused: Vec<Refused>,
     /// The files that name no address: their sockets are made by hand.
     pub without: Vec<String>,
+    /// Apps that are there and listen elsewhere than their files say, until they are stopped.
+    pub waiting: Vec<String>,
 }
 
 /// An app that has its addresses.
@@ -70,39 +88,60 @@ impl Plan {
         let mut claims: Vec<Claim<'_>> = vec![];
         // Who is there keeps its addresses; of two that are not, the first by name has them.
         let mut order: Vec<&Found> = files.iter().collect();
-        order.sort_by_key(|found| (!found.is_there, &found.name));
+        order.sort_by_key(|found| (found.kept.is_none(), &found.name));
         for found in order {
             let origin = Origin { name: &found.name, file: &found.path, program, scope };
-            match read(found, cpus).and_then(|read| claimed(&claims, found, read)) {
-                Ok((typed, settings)) => match Units::new(origin, &typed, &settings) {
-                    Ok(Some(units)) => {
-                        claims.push(Claim { found, listen: settings.listen });
-                        plan.units.push((found.name.clone(), units));
-                    }
-                    Ok(None) => plan.without.push(found.name.clone()),
-                    Err(error) => plan.refuse(found, origin, placed(found, error), cpus),
-                },
-                Err(error) => plan.refuse(found, origin, error, cpus),
+            let made = read(found, cpus).and_then(|read| claimed(&claims, found, read));
+            let made = made.and_then(|(typed, settings)| {
+                let units = Units::new(origin, &typed, &settings);
+                Ok((units.map_err(|error| placed(found, error))?, settings.listen))
+            });
+            match made {
+                Ok((Some(units), listen)) => {
+                    claims.push(Claim { found, listen });
+                    plan.add(found, units);
+                }
+                Ok((None, _)) if found.kept.is_some() => plan.refuse(found, no_address(found)),
+                Ok((None, _)) => plan.without.push(found.name.clone()),
+                Err(error) => plan.refuse(found, error),
             }
         }
         plan.units.sort_by(|(a, _), (b, _)| a.cmp(b));
         plan.refused.sort_by(|a, b| a.name.cmp(&b.name));
         plan.without.sort();
+        plan.waiting.sort();
         plan
     }
 
+    /// A socket that listens goes on where it does: systemd would close it, and listen nowhere until the next start.
+    fn add(&mut self, found: &Found, mut units: Units) {
+        if let Some(kept) = &found.kept
+            && addresses(&kept.socket) != addresses(&units.socket)
+        {
+            units.socket.clone_from(&kept.socket);
+            self.waiting.push(found.name.clone());
+        }
+        self.units.push((found.name.clone(), units));
+    }
+
     /// Without its units a service that runs would lose what is said of its end and of its next start.
-    fn refuse(&mut self, found: &Found, origin: Origin<'_>, error: Error, cpus: u16) {
-        let has_units = found.is_there && found.unnameable.is_none();
-        let kept = has_units.then(|| salvaged(found, origin, cpus)).flatten();
+    fn refuse(&mut self, found: &Found, error: Error) {
+        let kept = found.kept.clone().filter(|_| found.unnameable.is_none());
         self.refused.push(Refused {
             name: found.name.clone(),
             message: error.message,
             hint: error.hint,
             keeps_units: kept.is_some(),
         });
-        self.units.extend(kept.map(|units| (found.name.clone(), units)));
+        self.units.extend(kept.map(|Kept { socket, service }| {
+            (found.name.clone(), Units { socket, service, wants: vec![] })
+        }));
     }
+}
+
+fn no_address(found: &Found) -> Error {
+    let message = format!("{}: it names no address to 'listen' on any more", found.path);
+    Error { message, hint: None }
 }
 
 fn read(found: &Found, cpus: u16) -> Result<(Typed, Settings), Error> {
@@ -147,22 +186,4 @@ fn claimed(
         }
     }
     Ok((typed, settings))
-}
-
-/// Returns units of what can be read of a file that is refused.
-fn salvaged(found: &Found, origin: Origin<'_>, cpus: u16) -> Option<Units> {
-    let typed = file::salvage(found.text.as_deref().unwrap_or_default());
-    // What the units do not say may contradict itself.
-    let needed = Typed {
-        command: Some(vec!["?".to_owned()]),
-        workers: typed.workers.or(Some(Workers::Count(1))),
-        listen: typed.listen.clone(),
-        blocking: typed.blocking,
-        handoff: typed.handoff,
-        balance: typed.balance,
-        ..Typed::default()
-    };
-    let plain = Typed { handoff: None, balance: None, blocking: None, ..needed.clone() };
-    let settings = Settings::new(needed, cpus).or_else(|_| Settings::new(plain, cpus)).ok()?;
-    Units::new(origin, &typed, &settings).ok()?
 }

@@ -1,12 +1,26 @@
 //! What the shipped units forbid, and one key of `[sandbox]` for each part of that.
 
-use super::super::typed::Sandbox;
+use super::super::typed::{Sandbox, Typed};
 use super::super::values::Home;
 use super::document::{Document, plain, word};
 use std::fmt::Display;
 
 /// What forbids something, and what it says when it does not; `None` takes the line away.
 type Part = (&'static str, Option<&'static str>);
+
+/// Returns the first key that says nothing without a user of one's own: `DynamicUser=` implies what it would take away.
+pub(super) fn needs_user(typed: &Typed) -> Option<&'static str> {
+    let s = &typed.sandbox;
+    let home = (s.home == Some(Home::Open)).then_some(true);
+    let keys = [
+        ("sandbox.off", s.off),
+        ("sandbox.home", home),
+        ("sandbox.tmp", s.tmp),
+        ("sandbox.suid", s.suid),
+        ("sandbox.privileges", s.privileges),
+    ];
+    keys.into_iter().find(|(_, is_allowed)| *is_allowed == Some(true)).map(|(key, _)| key)
+}
 
 /// Loosens what the file asks for.
 pub(super) fn relax(socket: &mut Document, service: &mut Document, sandbox: &Sandbox, app: &str) {

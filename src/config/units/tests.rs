@@ -41,7 +41,12 @@ fn what_is_made_is_what_is_shipped() {
     let made = units_for(origin, "listen = [\"8080\"]").unwrap().unwrap();
     for (shipped, made) in [(SOCKET, &made.socket), (SERVICE, &made.service)] {
         let (shipped, _) = shipped.split_once("[Install]").unwrap();
+        let conflicts = "Conflicts=dogwatch@myapp.service dogwatch@myapp.socket\n";
+        let is_note = |line: &&str| line.contains("dogwatch-units");
+        let made: String =
+            made.lines().filter(|line| !is_note(line)).map(|line| format!("{line}\n")).collect();
         let made = made
+            .replace(conflicts, "")
             .replace("SourcePath=/etc/dogwatch/myapp.toml\n", "")
             .replace("FileDescriptorName=tcp-8080", "FileDescriptorName=web");
         assert_eq!(settings_of(&made), settings_of(shipped));
@@ -84,6 +89,9 @@ fn the_first_connection_can_start_it() {
 fn each_kind_of_address_has_its_line() {
     let units = units("listen = [\"127.0.0.1:80\", \"[::1]:80\", \"udp:53\", \"unix:/run/a b\"]");
     assert_eq!(values(&units.socket, "ListenStream"), ["127.0.0.1:80", "[::1]:80", "/run/a b"]);
+    assert_eq!(values(&units.socket, "FreeBind"), Vec::<&str>::new());
+    let before_the_network = self::units("listen = [\"192.0.2.1:80\"]").socket;
+    assert_eq!(values(&before_the_network, "FreeBind"), ["yes"]);
     assert_eq!(values(&units.socket, "ListenDatagram"), ["[::]:53"]);
 }
 
@@ -126,8 +134,8 @@ fn a_user_is_named_in_both_units() {
 
 #[test]
 fn each_part_of_the_sandbox_has_a_key() {
-    let strict = units("listen = [\"80\"]").service;
-    let with = |text: &str| units(&format!("listen = [\"80\"]\n[sandbox]\n{text}"));
+    let strict = units("listen = [\"80\"]\nuser = \"joe\"").service;
+    let with = |text: &str| units(&format!("listen = [\"80\"]\nuser = \"joe\"\n[sandbox]\n{text}"));
     for (key, line) in [
         ("home", "ProtectHome=no"),
         ("tmp", "PrivateTmp=no"),
@@ -168,14 +176,19 @@ fn each_part_of_the_sandbox_has_a_key() {
 #[test]
 fn without_the_sandbox_everything_is_allowed_and_nothing_is_added() {
     let units = units(
-        "listen = [\"80\"]\nbalance = \"steered\"\n[sandbox]\noff = true\nsystem-calls = [\"ptrace\"]",
+        "listen = [\"80\"]\nbalance = \"steered\"\nuser = \"joe\"\n[sandbox]\noff = true\nsystem-calls = [\"ptrace\"]",
     );
     for key in ["SystemCallFilter", "CapabilityBoundingSet", "RestrictAddressFamilies"] {
         assert_eq!(values(&units.service, key), Vec::<&str>::new(), "{key}");
     }
     assert_eq!(values(&units.service, "AmbientCapabilities"), ["CAP_BPF"]);
     assert_eq!(values(&units.service, "ProtectSystem"), ["no"]);
-    assert_eq!(values(&units.service, "DynamicUser"), ["yes"]);
+    assert_eq!(values(&units.service, "User"), ["joe"]);
+    for key in ["off", "home", "tmp", "suid", "privileges"] {
+        let text = format!("listen = [\"80\"]\n[sandbox]\n{key} = true");
+        let said = units_for(ORIGIN, &text).unwrap_err();
+        assert!(said.starts_with(&format!("'sandbox.{key}': a user that systemd makes")), "{said}");
+    }
 }
 
 #[test]
@@ -188,9 +201,8 @@ fn lines_are_passed_on_untouched_and_come_last() {
     assert_eq!(values(&units.service, "DynamicUser"), ["yes", "no"]);
     assert_eq!(values(&units.service, "Nice"), ["5"]);
     assert_eq!(values(&units.socket, "ListenStream"), ["80", "", "81"]);
-    for unit in [&units.socket, &units.service] {
-        assert_eq!(values(unit, "Documentation"), ["https://example.org/%i"]);
-    }
+    assert_eq!(values(&units.service, "Documentation"), ["https://example.org/%i"]);
+    assert_eq!(values(&units.socket, "Documentation"), Vec::<&str>::new());
 }
 
 #[test]
@@ -202,6 +214,7 @@ fn nothing_in_a_file_can_leave_its_line() {
         ("[service]\nA = \"1\\\\\"", "service"),
         ("[service]\nA = { B = 1 }", "service"),
         ("description = \"a\\nb\"", "description"),
+        ("description = \"a\\\\\"", "description"),
         ("user = \"root\\nX=1\"", "user"),
         ("user = \"-x\"", "user"),
         ("[sandbox]\nwrite = [\"relative\"]", "sandbox.write"),
@@ -238,13 +251,14 @@ fn a_users_own_units_want_nothing_of_root() {
     );
 }
 
-fn found(name: &str, text: &str, is_there: bool) -> Found {
+/// A file; and the units of an app that is there.
+fn found(name: &str, text: &str, kept: Option<Kept>) -> Found {
     Found {
         name: name.to_owned(),
         path: format!("/etc/dogwatch/{name}.toml"),
         text: Ok(text.to_owned()),
         unnameable: None,
-        is_there,
+        kept,
     }
 }
 
@@ -257,15 +271,15 @@ fn plan(files: &[Found]) -> (Vec<String>, Vec<String>) {
 #[test]
 fn a_bad_file_is_skipped_and_the_others_work() {
     let good = |port: u16| format!("command = [\"x\"]\nlisten = [\"{port}\"]");
-    let unreadable = Found { text: Err("not UTF-8 text".to_owned()), ..found("d", "", false) };
-    let escaping = Found { unnameable: Some("no".to_owned()), ..found("e", &good(5), false) };
+    let unreadable = Found { text: Err("not UTF-8 text".to_owned()), ..found("d", "", None) };
+    let escaping = Found { unnameable: Some("no".to_owned()), ..found("e", &good(5), None) };
     let files = [
-        found("a", &good(1), false),
-        found("b", "command = [\"x\"]\nlisten = [\"2\"]\n\n[reload]\nsurge = 0", false),
-        found("c", "command = [", false),
+        found("a", &good(1), None),
+        found("b", "command = [\"x\"]\nlisten = [\"2\"]\n\n[reload]\nsurge = 0", None),
+        found("c", "command = [", None),
         unreadable,
         escaping,
-        found("f", &good(6), false),
+        found("f", &good(6), None),
     ];
     let (names, said) = plan(&files);
     assert_eq!(names, ["a", "f"]);
@@ -285,42 +299,60 @@ fn a_bad_file_is_skipped_and_the_others_work() {
     );
 }
 
-#[test]
-fn a_service_that_runs_keeps_its_units_when_its_file_becomes_bad() {
-    let text =
-        "command = [\"x\"]\nlisten = [\"80\"]\nuser = \"joe\"\nwat = 1\n[ready]\nmin = 9\n[broken";
-    let plan = Plan::new(&[found("shop", text, true)], "/usr/bin/dogwatch", Scope::System, 4);
-    assert!(plan.refused[0].keeps_units);
-    let (_, kept) = &plan.units[0];
-    assert_eq!(values(&kept.socket, "ListenStream"), ["80"]);
-    assert_eq!(values(&kept.service, "User"), ["joe"]);
+/// The units that were in force when the socket began to listen.
+fn kept(text: &str) -> Option<Kept> {
+    let Units { socket, service, .. } = units(text);
+    Some(Kept { socket, service })
 }
 
 #[test]
-fn a_name_that_is_none_matters_only_where_there_would_be_units() {
-    let named = |text: &str| Found {
-        unnameable: Some("a package has it".to_owned()),
-        ..found("a", &format!("command = [\"x\"]\n{text}"), true)
-    };
-    // That of a package is served by the package's own units.
-    let files = [named("")];
-    let by_package = Plan::new(&files, "/usr/bin/dogwatch", Scope::System, 4);
-    assert_eq!(by_package.without, ["a"]);
-    assert!(by_package.refused.is_empty() && by_package.units.is_empty());
-    // Units of ours would take the place of the package's, though it is there.
-    for text in ["listen = [\"80\"]", "listen = [\"80\"]\nwat = 1"] {
-        let (names, said) = plan(&[named(text)]);
-        assert_eq!((names.len(), said.len()), (0, 1), "{text}");
+fn a_service_that_runs_keeps_its_units_whatever_becomes_of_its_file() {
+    let kept =
+        kept("workers = 6\nlisten = [\"80\"]\nbalance = \"steered\"\nuser = \"joe\"").unwrap();
+    let gone =
+        Found { text: Err("it is gone".to_owned()), ..found("shop", "", Some(kept.clone())) };
+    for file in [
+        gone,
+        found("shop", "command = [\"x\"]\n", Some(kept.clone())),
+        found("shop", "command = [\"x\"]\nlisten = [\"80\", 81]\n", Some(kept.clone())),
+        found(
+            "shop",
+            "command = [\"x\"]\nworkers = six\nlisten = [\"80\"]\n[broken",
+            Some(kept.clone()),
+        ),
+    ] {
+        let plan = Plan::new(&[file], "/usr/bin/dogwatch", Scope::System, 4);
+        assert!(plan.refused[0].keeps_units);
+        let (_, units) = &plan.units[0];
+        assert_eq!((&units.socket, &units.service), (&kept.socket, &kept.service));
     }
 }
 
 #[test]
+fn a_socket_that_listens_keeps_its_addresses_and_the_service_gets_what_is_new() {
+    let text = "command = [\"x\"]\nlisten = [\"81\"]\nuser = \"joe\"\nenabled = true";
+    let file = found("shop", text, kept("listen = [\"80\"]"));
+    let plan = Plan::new(&[file], "/usr/bin/dogwatch", Scope::System, 4);
+    assert_eq!(plan.waiting, ["shop"]);
+    let (_, units) = &plan.units[0];
+    assert_eq!(values(&units.socket, "ListenStream"), ["80"]);
+    assert_eq!(values(&units.service, "User"), ["joe"]);
+    assert_eq!(units.wants.len(), 2);
+    // What does not concern addresses is new in the socket, too.
+    let same = format!("{text}\n[socket]\nBacklog = 5").replace("81", "80");
+    let file = found("shop", &same, kept("listen = [\"80\"]"));
+    let plan = Plan::new(&[file], "/usr/bin/dogwatch", Scope::System, 4);
+    assert!(plan.waiting.is_empty());
+    assert_eq!(values(&plan.units[0].1.socket, "Backlog"), ["4096", "5"]);
+}
+
+#[test]
 fn two_apps_cannot_have_one_address() {
-    let on = |name: &str, address: &str, is_there| {
-        found(name, &format!("command = [\"x\"]\nlisten = [\"{address}\"]"), is_there)
+    let on = |name: &str, address: &str, kept| {
+        found(name, &format!("command = [\"x\"]\nlisten = [\"{address}\"]"), kept)
     };
     let (names, said) =
-        plan(&[on("a", "127.0.0.1:80", false), on("b", "80", false), on("c", "81", false)]);
+        plan(&[on("a", "127.0.0.1:80", None), on("b", "80", None), on("c", "81", None)]);
     assert_eq!(names, ["a", "c"]);
     assert_eq!(
         said,
@@ -329,7 +361,7 @@ fn two_apps_cannot_have_one_address() {
         ]
     );
     // Who is there already keeps it.
-    assert_eq!(plan(&[on("a", "80", false), on("b", "80", true)]).0, ["b"]);
-    let twice = found("a", "command = [\"x\"]\nlisten = [\"80\", \"0.0.0.0:80\"]", false);
+    assert_eq!(plan(&[on("a", "80", None), on("b", "80", kept("listen = [\"80\"]"))]).0, ["b"]);
+    let twice = found("a", "command = [\"x\"]\nlisten = [\"80\", \"0.0.0.0:80\"]", None);
     assert!(plan(&[twice]).1[0].contains("'0.0.0.0:80' and '80' are the same address"));
 }

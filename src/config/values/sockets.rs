@@ -89,10 +89,9 @@ impl FromStr for Address {
             // sockaddr_un(7): 108 bytes with the final zero.
             return match path {
                 _ if !path.starts_with('/') => invalid(format!("'{text}' has no absolute path")),
-                _ if path.chars().any(char::is_control) => invalid(format!(
-                    "'{}' has a character that no path should have",
-                    text.escape_debug()
-                )),
+                _ if path.ends_with('\\') || path.chars().any(char::is_control) => invalid(
+                    format!("'{}' has a character that no path should have", text.escape_debug()),
+                ),
                 _ if path.len() > 107 => invalid(format!("'{text}' is longer than 107 bytes")),
                 _ => Ok(Self::Unix(path.into())),
             };

@@ -124,7 +124,10 @@ words! {
         is_made_of(name, |c| c.is_ascii_alphanumeric() || "_-".contains(c))
     };
     /// What a unit is for, in a line.
-    Line, "The shop", "line of text", |text| !text.is_empty() && !text.chars().any(char::is_control);
+    Line, "The shop", "line of text", |text| {
+        // A backslash at the end would take in the next line (systemd.syntax(7)).
+        !text.is_empty() && !text.ends_with('\\') && !text.chars().any(char::is_control)
+    };
     /// File mode bits that are taken away, in octal (`umask(2)`).
     Umask, "0022", "umask", |text| {
         (3..=4).contains(&text.len()) && text.chars().all(|c| ('0'..='7').contains(&c))
