@@ -14,6 +14,14 @@ use std::process::ExitCode;
 const INTERPRETERS: [&str; 10] =
     ["python", "node", "ruby", "php", "perl", "bash", "sh", "deno", "bun", "java"];
 
+/// Which of them a program is, whatever its version.
+pub(super) fn interpreter(program: &str) -> Option<&'static str> {
+    let name = Path::new(program).file_name()?.to_str()?;
+    let is_version = |rest: &str| rest.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let mut all = INTERPRETERS.into_iter();
+    all.find(|known| name.strip_prefix(known).is_some_and(is_version))
+}
+
 /// Every key of the file is also a flag, and wins over the file.
 #[derive(Debug, clap::Args)]
 pub struct RunArguments {
@@ -185,11 +193,7 @@ impl RunArguments {
         let stem =
             |path: &String| Some(Path::new(path).file_stem()?.to_string_lossy().into_owned());
         let program = self.command.first().and_then(stem)?;
-        let is_interpreter = INTERPRETERS.iter().any(|known| {
-            program
-                .strip_prefix(known)
-                .is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
-        });
+        let is_interpreter = interpreter(&program).is_some();
         let script = self.command.iter().skip(1).find(|argument| !argument.starts_with('-'));
         let script = script.filter(|script| is_interpreter && Path::new(script).is_file());
         script.and_then(stem).or(Some(program))

@@ -19,7 +19,7 @@ const PROPERTIES: &str = "Id,LoadState,LoadError,ActiveState,SubState,Result,Uni
     NeedDaemonReload,WantedBy,RequiredBy,ExecStart,ExecMainCode,ExecMainStatus,MainPID,InvocationID,User,Group,DynamicUser,\
     SupplementaryGroups,CapabilityBoundingSet,AmbientCapabilities,Environment,ProtectHome,PrivateTmp,BindPaths,\
     BindReadOnlyPaths,Type,NotifyAccess,NonBlocking,KillMode,Restart,StartLimitIntervalUSec,TriggerLimitIntervalUSec,Delegate,\
-    WatchdogUSec,TimeoutStartUSec,TimeoutStopUSec,FileDescriptorStoreMax,NFileDescriptorStore,Listen,ReusePort";
+    WatchdogUSec,WorkingDirectory,TimeoutStartUSec,TimeoutStopUSec,FileDescriptorStoreMax,NFileDescriptorStore,Listen,ReusePort";
 
 /// What somebody said.
 #[derive(Debug)]

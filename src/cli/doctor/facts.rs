@@ -29,6 +29,8 @@ pub(super) struct Facts {
     /// `None` where the file names none, or cannot be read.
     pub(super) directory: Option<Way>,
     pub(super) program: Option<Program>,
+    /// What an interpreter is to run; `None` where that is not sure to be a file.
+    pub(super) script: Option<Script>,
     /// What a start says, tried as its user, or as the caller.
     pub(super) trial: Trial,
     pub(super) primary: Primary,
@@ -132,6 +134,13 @@ impl Way {
     pub(super) fn end(&self) -> Option<&Step> {
         self.steps.last().filter(|_| self.trouble.is_none())
     }
+}
+
+/// The file that an interpreter is to run.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) path: PathBuf,
+    pub(super) way: Way,
 }
 
 /// The first word of the command.
@@ -247,6 +256,19 @@ impl Facts {
             Scope::System => "systemctl",
             Scope::User => "systemctl --user",
         }
+    }
+
+    /// Whether the unit may put something else there: what is bound to it, or a state directory of a dynamic user.
+    pub(super) fn is_provided(&self, path: &Path) -> bool {
+        let Some(unit) = self.unit() else { return false };
+        let keys = ["BindPaths", "BindReadOnlyPaths"];
+        let bound = keys.iter().flat_map(|key| unit.words(key));
+        let bound = bound.filter_map(|word| word.split(':').nth(1).map(str::to_owned));
+        let states = ["/var/lib", "/var/cache", "/run"].map(str::to_owned);
+        let is_dynamic = matches!(unit.get("DynamicUser"), "yes" | "true");
+        bound
+            .chain(states.into_iter().filter(|_| is_dynamic))
+            .any(|there| path.starts_with(there.trim_start_matches('-')))
     }
 
     /// What hides a path from the service, by its unit (`ProtectHome=`, `PrivateTmp=` in `systemd.exec(5)`).

@@ -1,9 +1,9 @@
 //! Looks at everything once, and changes nothing.
 
 use super::ask;
-use super::facts::{Content, Facts, File, Planned, Primary, Trial, Way, Who};
-use super::place;
+use super::facts::{Content, Facts, File, Planned, Primary, Script, Trial, Way, Who};
 use super::unit::Unit;
+use super::{place, script};
 use crate::cli::client::Client;
 use crate::cli::trouble::{Code, Trouble};
 use crate::cli::{apps, generate};
@@ -75,6 +75,7 @@ pub(super) fn gather(
         who: Who::default(),
         directory: None,
         program: None,
+        script: None,
         trial: Trial::None,
         primary,
         listening: vec![],
@@ -325,6 +326,10 @@ fn of_settings(facts: &mut Facts, own: &Path) {
     let path = search_path(facts, &settings);
     let end = facts.directory.as_ref().and_then(Way::end).map(|step| step.path.clone());
     facts.program = Some(place::program(&settings, end.as_deref(), path.clone()));
+    facts.script = script::named(&settings.command).and_then(|name| {
+        let path = base(facts, &settings, end).map_or_else(|| name.into(), |base| base.join(name));
+        path.is_absolute().then(|| Script { way: place::way(&path), path })
+    });
     facts.listening = place::listening(&settings.listen);
     let reload = match &facts.primary {
         Primary::Runs { reload, .. } => reload.as_ref(),
@@ -335,6 +340,21 @@ fn of_settings(facts: &mut Facts, own: &Path) {
         Some(Err(reason)) => Trial::Bad(reason.clone(), None),
         None => trial(facts, own, &path),
     };
+}
+
+/// Where workers run, if that is sure: as the settings say, or where the primary is, or is started.
+fn base(facts: &Facts, settings: &Settings, directory: Option<PathBuf>) -> Option<PathBuf> {
+    if settings.working_directory.is_some() {
+        return directory;
+    }
+    if let Some(shown) = facts.shown() {
+        return PathBuf::from(format!("/proc/{}/cwd", shown.app.primary.pid)).read_link().ok();
+    }
+    let unit = facts.unit().filter(|_| facts.scope == Scope::System)?;
+    match unit.get("WorkingDirectory") {
+        "" => Some("/".into()),
+        folder => Some(folder.trim_start_matches(['!', '-']).into()),
+    }
 }
 
 /// Where the program is looked for: as the settings say, or as the primary has it, or as systemd would give it.

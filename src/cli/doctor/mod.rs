@@ -8,6 +8,7 @@ mod finding;
 mod gather;
 mod judge;
 mod place;
+mod script;
 mod unit;
 
 use super::target::app_name;

@@ -20,6 +20,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     all.extend(start::user(facts));
     all.extend(start::directory(facts));
     all.extend(start::program(facts));
+    all.extend(start::script(facts));
     // What was found above is not said twice.
     if all.iter().all(|finding| finding.mark != super::finding::Mark::Problem) {
         all.extend(start::trial(facts));

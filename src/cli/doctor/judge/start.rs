@@ -186,6 +186,35 @@ pub(super) fn program(facts: &Facts) -> Option<Finding> {
     })
 }
 
+/// Whether the file that an interpreter is to run is there, and the service sees it and may read it.
+pub(super) fn script(facts: &Facts) -> Option<Finding> {
+    let about = "script";
+    let script = facts.script.as_ref()?;
+    let (shown, way) = (script.path.display(), &script.way);
+    if let Some(hider) = hidden(facts, &script.path, way) {
+        return Some(hidden_finding(about, facts, &format!("'{shown}'"), hider));
+    }
+    // What the unit puts there is seen by the service only.
+    if facts.is_provided(&script.path) {
+        return None;
+    }
+    if let Some(step) = way.closed(&facts.who) {
+        return Some(shut_folder(about, facts, step));
+    }
+    Some(match (&way.trouble, way.end()) {
+        (Some(reason), _) if way.is_denied => {
+            Finding::unknown(about, format!("you cannot look at '{shown}': {reason}"))
+        }
+        (Some(reason), _) => Finding::problem(about, format!("cannot find '{shown}': {reason}"))
+            .remedy(format!("put it there, or name another in 'command' in '{}'", facts.path())),
+        (None, Some(end)) if !end.is_folder && !facts.who.may(end, 4) => {
+            let text = format!("{} may not read '{shown}'", facts.who.name);
+            Finding::problem(about, text).remedy(format!("'chmod a+r {shown}'"))
+        }
+        (None, _) => Finding::ok(about, format!("'{shown}'")),
+    })
+}
+
 fn missing_program(facts: &Facts) -> String {
     let Some(program) = &facts.program else { return String::new() };
     let path = facts.path();
@@ -209,7 +238,8 @@ pub(super) fn trial(facts: &Facts) -> Option<Finding> {
     match &facts.trial {
         Trial::None => None,
         Trial::Good(who) => {
-            Some(Finding::ok("start", format!("all that it needs is there for {who}")))
+            let what = "file, variables, directory and program can be used";
+            Some(Finding::ok("start", format!("{what}, tried as {who}")))
         }
         Trial::Bad(reason, hint) => {
             let path = facts.path();

@@ -3,7 +3,8 @@ mod start;
 mod units;
 
 use super::super::facts::{
-    Content, Exposure, Facts, File, Listening, Planned, Primary, Program, Step, Trial, Way, Who,
+    Content, Exposure, Facts, File, Listening, Planned, Primary, Program, Script, Step, Trial, Way,
+    Who,
 };
 use super::super::finding::{Finding, Mark, report};
 use super::super::unit::Unit;
@@ -75,6 +76,7 @@ fn with(text: &str) -> Facts {
             interpreter: None,
             elsewhere: None,
         }),
+        script: None,
         trial: Trial::Good("user 'shop'".to_owned()),
         primary: Primary::Runs { shown: Box::new(shown(listeners)), reload: Some(Ok(vec![])) },
         listening: vec![Listening {

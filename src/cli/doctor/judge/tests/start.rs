@@ -158,6 +158,34 @@ fn a_program_must_be_executable_and_a_script_have_its_interpreter() {
 }
 
 #[test]
+fn a_script_must_be_there_seen_and_readable() {
+    let with = |way: Way| {
+        let mut facts = healthy();
+        let path = way.steps.last().unwrap().path.clone();
+        facts.script = Some(Script { path, way });
+        facts
+    };
+    assert_eq!(wrong(&with(way("/srv/shop/app.py", 0o644))), Vec::<String>::new());
+    says(
+        &with(way("/home/joe/app.py", 0o644)),
+        &["Problem script: '/home/joe/app.py' is hidden from the service by ProtectHome="],
+    );
+    says(
+        &with(way("/srv/shop/app.py", 0o600)),
+        &["Problem script: user 'shop' may not read", "'chmod a+r /srv/shop/app.py'"],
+    );
+    let mut missing = with(way("/srv/shop/app.py", 0o644));
+    missing.script.as_mut().unwrap().way.trouble = Some("No such file".to_owned());
+    says(
+        &missing,
+        &["Problem script: cannot find '/srv/shop/app.py': No such file", "put it there"],
+    );
+    // The service may see what nobody else does.
+    set(&mut missing, "BindReadOnlyPaths", &["/opt/shop:/srv/shop:rbind"]);
+    assert_eq!(wrong(&missing), Vec::<String>::new());
+}
+
+#[test]
 fn what_only_a_trial_finds_is_said_once() {
     let mut facts = healthy();
     let reason = "cannot read environment file '/etc/x.env': Permission denied (os error 13)";
