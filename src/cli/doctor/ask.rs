@@ -15,7 +15,7 @@ const PATIENCE: u16 = 10_000;
 const MAX_OUTPUT: usize = 1 << 20;
 
 /// The properties that questions are about.
-const PROPERTIES: &str = "Id,LoadState,LoadError,ActiveState,SubState,Result,UnitFileState,FragmentPath,SourcePath,DropInPaths,\
+const PROPERTIES: &str = "Id,LoadState,LoadError,ActiveState,SubState,Result,NRestarts,UnitFileState,FragmentPath,SourcePath,DropInPaths,\
     NeedDaemonReload,WantedBy,RequiredBy,ExecStart,ExecMainCode,ExecMainStatus,MainPID,InvocationID,User,Group,DynamicUser,\
     SupplementaryGroups,CapabilityBoundingSet,AmbientCapabilities,Environment,ProtectHome,PrivateTmp,BindPaths,\
     BindReadOnlyPaths,Type,NotifyAccess,NonBlocking,KillMode,Restart,StartLimitIntervalUSec,TriggerLimitIntervalUSec,Delegate,\

@@ -164,8 +164,17 @@ fn standing(facts: &Facts, service: &Unit) -> Option<Finding> {
                 "{logs} has more; when it is mended, '{systemctl} restart {name}'"
             )))
         }
-        (_, sub) if sub.starts_with("auto-restart") => {
-            let text = format!("{name} fails whenever it is started: {}", result(service));
+        _ if is_looping(facts, service) => {
+            let times = match service.number("NRestarts") {
+                None | Some(0) => String::new(),
+                Some(1) => ", 1 time so far".to_owned(),
+                Some(times) => format!(", {times} times so far"),
+            };
+            let why = match result(service) {
+                why if why == "success" => String::new(),
+                why => format!(": {why}"),
+            };
+            let text = format!("{name} fails and is started again{times}{why}");
             Some(
                 Finding::problem(ABOUT, text)
                     .lines(&facts.last_lines)
@@ -191,6 +200,20 @@ fn standing(facts: &Facts, service: &Unit) -> Option<Finding> {
             )))
         }
         _ => None,
+    }
+}
+
+/// Whether it fails whenever it is started. Between two tries systemd forgets how the last one ended: of a start that is
+/// under way, only the number of those before it tells.
+fn is_looping(facts: &Facts, service: &Unit) -> bool {
+    let has_failed = !matches!(service.get("Result"), "success" | "");
+    let was_restarted = service.number("NRestarts").is_some_and(|times| times > 1);
+    let is_absent = matches!(facts.primary, Primary::Absent);
+    match service.get("ActiveState") {
+        _ if service.get("SubState").starts_with("auto-restart") => true,
+        "deactivating" => has_failed,
+        "activating" => has_failed || was_restarted && is_absent,
+        _ => false,
     }
 }
 

@@ -162,7 +162,41 @@ fn a_service_that_has_failed_says_why_and_with_which_words() {
     set(&mut facts, "ActiveState", &["activating"]);
     set(&mut facts, "SubState", &["auto-restart"]);
     set(&mut facts, "ExecMainStatus", &["2"]);
-    says(&facts, &["fails whenever it is started: it exited with status 2"]);
+    says(&facts, &["fails and is started again: it exited with status 2"]);
+}
+
+#[test]
+fn a_service_that_fails_again_and_again_is_not_well_between_two_tries() {
+    let seen = |state: &str, sub: &str, result: &str, times: &str| {
+        let mut facts = stopped();
+        facts.socket.as_mut().unwrap().set("ActiveState", &["active"]);
+        facts.listening = healthy().listening;
+        for (key, value) in
+            [("ActiveState", state), ("SubState", sub), ("Result", result), ("NRestarts", times)]
+        {
+            set(&mut facts, key, &[value]);
+        }
+        facts
+    };
+    let problem = "Problem units: shop.service fails and is started again";
+    for facts in [
+        seen("deactivating", "stop-sigterm", "exit-code", "3"),
+        seen("activating", "auto-restart", "exit-code", "3"),
+        seen("activating", "auto-restart-queued", "exit-code", "3"),
+        seen("activating", "start", "success", "3"),
+    ] {
+        says(&facts, &[problem, ", 3 times so far"]);
+    }
+    for facts in [
+        seen("deactivating", "stop-sigterm", "success", "3"),
+        seen("activating", "start", "success", "0"),
+    ] {
+        assert_eq!(wrong(&facts), Vec::<String>::new());
+    }
+    // A primary that was killed and begins again answers while it does.
+    let mut facts = seen("activating", "start", "success", "2");
+    facts.primary = healthy().primary;
+    assert_eq!(wrong(&facts), Vec::<String>::new());
 }
 
 #[test]
