@@ -10,7 +10,7 @@ mod tests;
 mod units;
 
 use super::facts::Facts;
-use super::finding::Finding;
+use super::finding::{Finding, Mark};
 
 /// Returns the findings, in the order in which an app comes to serve.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -22,7 +22,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     all.extend(start::program(facts));
     all.extend(start::script(facts));
     // What was found above is not said twice.
-    if all.iter().all(|finding| finding.mark != super::finding::Mark::Problem) {
+    if is_well(&all) {
         all.extend(start::trial(facts));
     }
     all.extend(sockets::sockets(facts));
@@ -31,9 +31,13 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     all.extend(service::exposure(facts));
     all.extend(boot::boot(facts));
     all.extend(boot::lingering(facts));
-    all.extend(serving::running(facts));
+    all.extend(serving::running(facts, is_well(&all)));
     all.extend(serving::settings(facts));
     all.extend(serving::balance(facts));
     all.extend(serving::failure(facts));
     all
+}
+
+fn is_well(all: &[Finding]) -> bool {
+    all.iter().all(|finding| finding.mark != Mark::Problem)
 }

@@ -2,11 +2,12 @@
 
 use super::super::facts::{Facts, Primary};
 use super::super::finding::Finding;
+use super::super::unit::Unit;
 use crate::cli::text;
 use crate::protocol::control::{AppState, Change, Slot, SlotState};
 
-/// Whether every slot is served.
-pub(super) fn running(facts: &Facts) -> Vec<Finding> {
+/// Whether every slot is served. `is_well` says that no problem was found before.
+pub(super) fn running(facts: &Facts, is_well: bool) -> Vec<Finding> {
     let about = "serving";
     let shown = match &facts.primary {
         Primary::Runs { shown, .. } => shown,
@@ -16,7 +17,7 @@ pub(super) fn running(facts: &Facts) -> Vec<Finding> {
             return vec![Finding::problem(about, text).remedy(logs)];
         }
         Primary::Silent(reason) => return vec![Finding::unknown(about, reason)],
-        Primary::Absent => return vec![Finding::ok(about, "it does not run")],
+        Primary::Absent => return absent(facts, is_well).into_iter().collect(),
     };
     let app = &facts.app;
     let mut all: Vec<Finding> =
@@ -31,6 +32,23 @@ pub(super) fn running(facts: &Facts) -> Vec<Finding> {
         all.push(Finding::ok(about, &shown.app.status));
     }
     all
+}
+
+/// Of an app that does not run; nothing where its units say so, or what keeps it from being started was said.
+fn absent(facts: &Facts, is_well: bool) -> Option<Finding> {
+    let about = "serving";
+    let state = facts.loaded_service().map_or("", |service| service.get("ActiveState"));
+    match state {
+        _ if !is_well => None,
+        "inactive" if facts.loaded_socket().is_some_and(Unit::is_active) => {
+            Some(Finding::ok(about, "it does not run: the first connection starts it"))
+        }
+        "activating" => Some(Finding::ok(about, "it is being started")),
+        "deactivating" => Some(Finding::ok(about, "it is being stopped")),
+        "inactive" | "failed" => None,
+        "" => Some(Finding::warning(about, "it does not run, and nobody waits for connections")),
+        _ => Some(Finding::unknown(about, "systemd says that it runs, and nobody answers")),
+    }
 }
 
 fn of_slot(app: &str, slot: &Slot) -> Option<Finding> {

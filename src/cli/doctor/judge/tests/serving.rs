@@ -132,3 +132,26 @@ fn what_is_not_in_force_waits_for_a_reload() {
     *reload = Some(Ok(vec![change("workers"), change("listen")]));
     says(&facts, &["Warning settings", ": 'workers' | 'dogwatch reload shop'"]);
 }
+
+#[test]
+fn what_does_not_run_is_good_only_where_a_connection_starts_it() {
+    let serving = |facts: &Facts| {
+        let all = judge(facts);
+        all.into_iter().find(|finding| finding.about == "serving").map(|found| found.text)
+    };
+    let mut facts = stopped();
+    says(&facts, &["Warning units: shop.service does not run, and nobody waits for connections"]);
+    assert_eq!(serving(&facts), None);
+    facts.socket.as_mut().unwrap().set("ActiveState", &["active"]);
+    // The socket is said to be active, and nobody listens.
+    says(&facts, &["Problem sockets: nobody listens on '8080'"]);
+    assert_eq!(serving(&facts), None);
+    facts.listening = healthy().listening;
+    assert_eq!(wrong(&facts), Vec::<String>::new());
+    assert!(serving(&facts).unwrap().ends_with("the first connection starts it"));
+    (facts.service, facts.socket) = (None, None);
+    facts.systemd = Err("systemd does not run here".to_owned());
+    facts.listening = vec![];
+    let said = wrong(&facts).join("\n");
+    assert!(said.contains("Warning serving: it does not run, and nobody waits"), "{said}");
+}
