@@ -144,7 +144,7 @@ fn units(
         // Of a template there are units of any name: only those count that somebody has made something of.
         let is_used = |unit: &Unit| {
             unit.get("ActiveState") != "inactive"
-                || matches!(unit.get("UnitFileState"), "enabled" | "masked")
+                || matches!(unit.get("UnitFileState"), "enabled" | "masked" | "masked-runtime")
         };
         let is_template = service.get("Id").starts_with("dogwatch@");
         let is_ours = running.is_some()

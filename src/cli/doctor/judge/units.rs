@@ -19,10 +19,11 @@ pub(super) fn units(facts: &Facts) -> Vec<Finding> {
             "it was started by hand: nobody starts it again when it dies, or with the machine";
         return vec![Finding::warning(ABOUT, text)];
     }
-    let Some(service) = facts.loaded_service() else {
-        let masked = facts.service.as_ref().filter(|unit| unit.get("LoadState") == "masked");
-        return vec![masked.map_or_else(|| missing(facts), |_| masked_finding(facts))];
-    };
+    let masked = masked(facts);
+    if !masked.is_empty() {
+        return masked;
+    }
+    let Some(service) = facts.loaded_service() else { return vec![missing(facts)] };
     let mut all = vec![];
     all.extend(refused(facts, service));
     all.extend(overridden(facts, service));
@@ -50,10 +51,29 @@ fn without_systemd(facts: &Facts, reason: &str) -> Finding {
     }
 }
 
-fn masked_finding(facts: &Facts) -> Finding {
-    let (systemctl, name) = (facts.systemctl(), facts.service_name());
-    Finding::problem(ABOUT, format!("{name} is masked: it cannot be started"))
-        .remedy(format!("'{systemctl} unmask {name}'"))
+/// What nobody may start, which is asked first: what is masked has lost its file, too.
+fn masked(facts: &Facts) -> Vec<Finding> {
+    let units = [(&facts.service, facts.service_name()), (&facts.socket, facts.socket_name())];
+    let is_masked = |unit: &&Unit| {
+        matches!(unit.get("UnitFileState"), "masked" | "masked-runtime")
+            || unit.get("LoadState") == "masked"
+    };
+    let finding = |(unit, name): &(&Option<Unit>, String)| {
+        let unit = unit.as_ref().filter(is_masked)?;
+        let is_until_boot = unit.get("UnitFileState") == "masked-runtime"
+            || unit.get("LoadState") == "masked" && unit.get("FragmentPath").starts_with("/run/");
+        let runtime = if is_until_boot { "--runtime " } else { "" };
+        let runs = if unit.is_active() {
+            "it runs, and cannot be started again"
+        } else {
+            "it cannot be started"
+        };
+        Some(
+            Finding::problem(ABOUT, format!("{name} is masked: {runs}"))
+                .remedy(format!("'{} unmask {runtime}{name}'", facts.systemctl())),
+        )
+    };
+    units.iter().filter_map(finding).collect()
 }
 
 /// Why there are no units.

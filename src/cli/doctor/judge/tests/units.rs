@@ -142,6 +142,37 @@ fn units_of_somebody_else_and_old_ones_are_noticed() {
 }
 
 #[test]
+fn what_is_masked_while_it_runs_is_only_unmasked() {
+    let masked = |state: &str, path: &str| {
+        let mut facts = healthy();
+        set(&mut facts, "LoadState", &["masked"]);
+        set(&mut facts, "UnitFileState", &[state]);
+        set(&mut facts, "FragmentPath", &[path]);
+        facts
+    };
+    says(
+        &masked("masked", "/etc/systemd/system/shop.service"),
+        &[
+            "Problem units: shop.service is masked: it runs, and cannot be started again",
+            "| 'systemctl unmask shop.service'",
+        ],
+    );
+    for state in ["masked-runtime", ""] {
+        says(
+            &masked(state, "/run/systemd/system/shop.service"),
+            &["| 'systemctl unmask --runtime shop.service'"],
+        );
+    }
+    // systemd has not read it yet, and has the unit that was made still.
+    let mut facts = healthy();
+    set(&mut facts, "UnitFileState", &["masked"]);
+    says(&facts, &["| 'systemctl unmask shop.service'"]);
+    let mut facts = healthy();
+    facts.socket.as_mut().unwrap().set("UnitFileState", &["masked"]);
+    says(&facts, &["Problem units: shop.socket is masked", "| 'systemctl unmask shop.socket'"]);
+}
+
+#[test]
 fn a_service_that_has_failed_says_why_and_with_which_words() {
     let mut facts = stopped();
     facts.socket.as_mut().unwrap().set("ActiveState", &["active"]);
