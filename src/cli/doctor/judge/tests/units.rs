@@ -72,7 +72,16 @@ fn steered_workers_want_a_socket_each() {
         lanes: None,
         unsteered: None,
     });
-    says(&facts, &["Warning balance: 'steered' was asked for, and 'shared' is done: no CAP_BPF"]);
+    says(
+        &facts,
+        &[
+            "Warning balance: 'steered' was asked for, and 'shared' is done: no CAP_BPF",
+            "'systemctl daemon-reload; systemctl restart shop.socket'",
+        ],
+    );
+    // Units that are as they would be made again do not get better by that.
+    facts.is_made = true;
+    says(&facts, &["forbids bpf(2): see docs/balance.md"]);
 }
 
 #[test]
