@@ -377,6 +377,21 @@ fn what_cannot_be_executed_is_told_from_what_fails() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_entered_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().canonicalize().unwrap().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let run = ["--start-limit", "1/60s", "--working-directory", place.to_str().unwrap()];
+    let mut primary = Setup::demo(&run, &[]).start();
+    primary.is_ready();
+    std::fs::remove_dir(&place).unwrap();
+    kill(pid_of(&primary.get("/pid")), Signal::SIGKILL).unwrap();
+    let said = primary.says("could not be started");
+    let reason = format!("changing directory '{}': No such file or directory", place.display());
+    assert!(said.contains(&reason), "{said}");
+}
+
+#[test]
 fn a_hung_worker_is_ended_and_replaced() {
     let run = ["--watchdog", "300ms", "--stop-timeout", "5s", "--settle", "0ms"];
     let mut primary = Setup::demo(&run, &["--heartbeats", "4"]).start();

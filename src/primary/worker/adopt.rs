@@ -133,6 +133,7 @@ pub(in super::super) fn adopt(
         pidfd: found.pidfd,
         group,
         failure: None,
+        directory: None,
         ears,
         eyes: eyes.map(|eyes| tokio::spawn(eyes).abort_handle()),
         channel,

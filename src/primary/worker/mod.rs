@@ -43,6 +43,8 @@ pub(super) struct Process {
     group: Option<Group>,
     /// Says what went wrong before exec, once the process has ended.
     failure: Option<OwnedFd>,
+    /// Where it was to run, for that.
+    directory: Option<PathBuf>,
     /// Listens to the notify socket.
     ears: Option<AbortHandle>,
     /// Looks for evidence of readiness.
@@ -162,7 +164,11 @@ impl Process {
     /// Returns what went wrong before exec, if anything did. To be asked once the process has ended.
     pub(super) fn failure(&mut self) -> Option<NotStarted> {
         let (stage, errno) = spawn::failure(self.failure.take()?)?;
-        let reason = format!("{stage} '{}': {}", self.known.program.display(), errno.desc());
+        let about = match (stage, &self.directory) {
+            (spawn::Stage::Directory, Some(directory)) => directory,
+            (_, _) => &self.known.program,
+        };
+        let reason = format!("{stage} '{}': {}", about.display(), errno.desc());
         let is_transient = process::is_transient(&errno.into());
         Some(NotStarted { reason, is_transient })
     }

@@ -154,6 +154,7 @@ pub(in super::super) fn start(
         pidfd,
         group,
         failure: Some(child.failure),
+        directory,
         ears: Some(tokio::spawn(heard).abort_handle()),
         eyes: Some(tokio::spawn(ready::watch(watch, ground.news.clone())).abort_handle()),
         channel: channel.map(|channel| channel.task),
