@@ -162,7 +162,9 @@ pub(super) struct Program {
 pub(super) enum Trial {
     /// There is nothing to try.
     None,
-    /// All is there, for whom.
+    /// Nobody could try it: why.
+    Unknown(String),
+    /// A start would do, for whom.
     Good(String),
     /// What is wrong and the hint.
     Bad(String, Option<String>),

@@ -411,15 +411,20 @@ fn trial(facts: &Facts, own: &Path, path: &str) -> Trial {
     };
     command.arg("check").arg(&file.path).current_dir("/").env_clear().env("PATH", path);
     let name = if is_other || facts.is_root { who.name.clone() } else { "you".to_owned() };
-    match ask::run("check", &mut command) {
+    let program = if is_other { SETPRIV } else { "'dogwatch check'" };
+    match ask::run(program, &mut command) {
         Ok(said) if said.is_done => Trial::Good(name),
         Ok(said) => {
             let mut lines = said.complaint.lines();
             let reason = lines.next().and_then(|line| line.strip_prefix("dogwatch: "));
             let hint = lines.find_map(|line| line.strip_prefix("hint: ")).map(str::to_owned);
-            reason.map_or(Trial::None, |reason| Trial::Bad(reason.to_owned(), hint))
+            let unknown = || {
+                let first = said.complaint.lines().next().unwrap_or("it says nothing");
+                Trial::Unknown(format!("a start cannot be tried as {name}: {first}"))
+            };
+            reason.map_or_else(unknown, |reason| Trial::Bad(reason.to_owned(), hint))
         }
-        Err(_) => Trial::None,
+        Err(reason) => Trial::Unknown(format!("a start cannot be tried as {name}: {reason}")),
     }
 }
 

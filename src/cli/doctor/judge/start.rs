@@ -237,9 +237,13 @@ fn missing_program(facts: &Facts) -> String {
 pub(super) fn trial(facts: &Facts) -> Option<Finding> {
     match &facts.trial {
         Trial::None => None,
+        Trial::Unknown(reason) => Some(Finding::unknown("start", reason)),
         Trial::Good(who) => {
             let what = "file, variables, directory and program can be used";
-            Some(Finding::ok("start", format!("{what}, tried as {who}")))
+            // A primary that runs looks from within its sandbox.
+            let asks_primary = matches!(facts.primary, Primary::Runs { reload: Some(_), .. });
+            let where_from = if asks_primary { "" } else { ", outside its sandbox" };
+            Some(Finding::ok("start", format!("{what}, tried as {who}{where_from}")))
         }
         Trial::Bad(reason, hint) => {
             let path = facts.path();

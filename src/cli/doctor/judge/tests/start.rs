@@ -194,3 +194,17 @@ fn what_only_a_trial_finds_is_said_once() {
     facts.program.as_mut().unwrap().found = Err("none".to_owned());
     says(&facts, &["Problem program"]);
 }
+
+#[test]
+fn a_trial_says_as_whom_and_where_it_was_made() {
+    let start = |facts: &Facts| {
+        let mut all = judge(facts).into_iter();
+        all.find(|finding| finding.about == "start").map(|found| found.text)
+    };
+    let mut facts = stopped();
+    assert!(start(&facts).unwrap().ends_with("tried as user 'shop', outside its sandbox"));
+    assert!(start(&healthy()).unwrap().ends_with("tried as user 'shop'"));
+    facts = healthy();
+    facts.trial = Trial::Unknown("a start cannot be tried as user 'shop': no setpriv".to_owned());
+    says(&facts, &["Unknown start: a start cannot be tried"]);
+}
