@@ -39,9 +39,12 @@ impl fmt::Display for Target {
 
 /// An app without a slot.
 pub(super) fn app_name(text: &str) -> Result<String, String> {
-    let target: Target = text.parse()?;
-    match target.slot {
-        None => Ok(target.app),
+    let (app, slot) = text.split_once('/').map_or((text, None), |(app, slot)| (app, Some(slot)));
+    // A path is no app, whatever would be its slot.
+    crate::primary::refuse_name(if app.starts_with('.') || app.is_empty() { text } else { app })
+        .map_or(Ok(()), Err)?;
+    match slot {
+        None => Ok(app.to_owned()),
         Some(_) => Err("expected an app without a slot".to_owned()),
     }
 }
@@ -80,6 +83,10 @@ mod tests {
             assert_eq!(text.parse::<Target>().unwrap_err(), why);
         }
         assert!("../etc".parse::<Target>().is_err());
+        for text in ["../x", "/etc/x", "./x"] {
+            let said = app_name(text).unwrap_err();
+            assert!(said.starts_with(&format!("'{text}' cannot be the name of an app")), "{said}");
+        }
         assert!(one_slot("myapp").is_err() && app_name("myapp/1").is_err());
     }
 }
