@@ -381,7 +381,14 @@ fn a_directory_that_cannot_be_entered_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().canonicalize().unwrap().join("place");
     std::fs::create_dir(&place).unwrap();
-    let run = ["--start-limit", "1/60s", "--working-directory", place.to_str().unwrap()];
+    let run = [
+        "--start-limit",
+        "2/60s",
+        "--min-delay",
+        "1ms",
+        "--working-directory",
+        place.to_str().unwrap(),
+    ];
     let mut primary = Setup::demo(&run, &[]).start();
     primary.is_ready();
     std::fs::remove_dir(&place).unwrap();
