@@ -165,11 +165,7 @@ fn file_of(
     running: Option<&Told>,
     service: Option<&Unit>,
 ) -> Option<File> {
-    let named = service.and_then(|unit| {
-        let mut words = unit.get("ExecStart").split(' ');
-        words.find(|word| matches!(*word, "--config" | "-c"))?;
-        words.next().map(PathBuf::from)
-    });
+    let named = service.and_then(Unit::config);
     let path = match running {
         // It may have been named relative to where the primary is.
         Some(told) => {

@@ -1,6 +1,7 @@
 //! A unit's properties, as `systemctl show` prints them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A unit.
@@ -61,6 +62,22 @@ impl Unit {
         }
     }
 
+    /// Returns the file that the service's command names. `systemctl show` prints the words of a command with nothing but
+    /// spaces between them, so a name with spaces goes on to its ending.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        let (_, command) = self.get("ExecStart").split_once("argv[]=")?;
+        // What follows is the workers'.
+        let command = command.split(" ; ").next()?.split(" -- ").next()?;
+        let flags = ["--config ", "--config=", "-c "];
+        let rest =
+            flags.iter().find_map(|flag| Some(command.split_once(&format!(" {flag}"))?.1))?;
+        let rest = rest.split(" -").next()?;
+        let ends = rest.match_indices(' ').map(|(at, _)| at).chain([rest.len()]);
+        let mut names = ends.map(|end| &rest[..end]);
+        let name = names.find(|name| name.ends_with(".toml")).or_else(|| rest.split(' ').next());
+        name.filter(|name| !name.is_empty()).map(PathBuf::from)
+    }
+
     /// Whether systemd has read it, or has it still though its file is gone.
     pub(super) fn is_loaded(&self) -> bool {
         self.get("LoadState") == "loaded" || self.is_active()
@@ -114,6 +131,27 @@ mod tests {
         assert_eq!(unit.words("Environment"), ["A=1", "B=x y", "C=\""]);
         assert!(unit.is_loaded() && !unit.is_active());
         assert_eq!(unit.get("Missing"), "");
+    }
+
+    #[test]
+    fn the_file_of_a_command_may_have_spaces_in_its_name() {
+        let named = |arguments: &str| {
+            let unit = Unit::of_show(&format!(
+                "ExecStart={{ path=/usr/bin/dogwatch ; argv[]=/usr/bin/dogwatch run{arguments} ; ignore_errors=no ; pid=0 }}\n"
+            ));
+            unit.config().map(|path| path.display().to_string())
+        };
+        for (arguments, file) in [
+            (" --config /etc/dogwatch/a.toml", Some("/etc/dogwatch/a.toml")),
+            (" --config /srv/a/with space.toml --name x", Some("/srv/a/with space.toml")),
+            (" -c /srv/a.conf --name x", Some("/srv/a.conf")),
+            (" --config=/srv/a.toml", Some("/srv/a.toml")),
+            (" -c /srv/a.conf -- server --config b.toml", Some("/srv/a.conf")),
+            (" --name x", None),
+            ("", None),
+        ] {
+            assert_eq!(named(arguments).as_deref(), file, "{arguments}");
+        }
     }
 
     #[test]
