@@ -3,6 +3,7 @@
 use super::super::facts::Facts;
 use super::super::finding::Finding;
 use super::super::unit::Unit;
+use crate::config::typed::Sandbox;
 use crate::config::units::Scope;
 use crate::primary;
 use std::time::Duration;
@@ -207,11 +208,15 @@ pub(super) fn exposure(facts: &Facts) -> Option<Finding> {
     if level <= EXPOSED {
         return Some(Finding::ok(about, format!("exposure {level:.1} of 10")));
     }
+    let is_off = facts.typed().is_some_and(|typed| typed.sandbox.off == Some(true));
+    if !is_off && is_asked_for(facts) {
+        let text = format!("exposure {level:.1} of 10, with what [sandbox] and [service] allow");
+        return Some(Finding::ok(about, text));
+    }
     let heaviest: Vec<String> =
         exposure.points.iter().take(3).map(|(name, cost)| format!("{name} {cost:.1}")).collect();
     let text = format!("exposure {level:.1} of 10, most of all by {}", heaviest.join(", "));
     let name = facts.service_name();
-    let is_off = facts.typed().is_some_and(|typed| typed.sandbox.off == Some(true));
     let remedy = if is_off {
         format!(
             "take 'off = true' out of [sandbox] in '{}', and allow what the app needs",
@@ -225,4 +230,13 @@ pub(super) fn exposure(facts: &Facts) -> Option<Finding> {
         )
     };
     Some(Finding::warning(about, text).remedy(remedy))
+}
+
+/// Whether the units are those that the file makes, and its own keys allow more than the shipped ones.
+fn is_asked_for(facts: &Facts) -> bool {
+    let has_more = facts.loaded_service().is_some_and(|unit| !unit.get("DropInPaths").is_empty());
+    let Some(typed) = facts.typed() else { return false };
+    facts.is_made
+        && !has_more
+        && (typed.sandbox != Sandbox::default() || !typed.service.0.is_empty())
 }

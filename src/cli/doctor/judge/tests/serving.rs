@@ -66,6 +66,15 @@ fn exposure_names_what_costs_most() {
             "[sandbox]",
         ],
     );
+    facts.is_made = true;
+    says(&facts, &["Warning security"]);
+    // What the file asks for is not held against it, but for a sandbox that is off.
+    for (asked, is_warned) in [("home = \"read-only\"", false), ("off = true", true)] {
+        let mut asking = with(&format!("{FILE}[sandbox]\n{asked}\n"));
+        asking.is_made = true;
+        asking.exposure = Some(Ok(Exposure { level: 2.4, points: points.to_vec() }));
+        assert_eq!(!wrong(&asking).is_empty(), is_warned, "{asked}");
+    }
     facts.exposure = Some(Err("no".to_owned()));
     says(&facts, &["Unknown security: no"]);
 }
