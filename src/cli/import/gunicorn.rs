@@ -10,7 +10,7 @@ use crate::cli::draft::{Draft, Table, valid_name};
 use crate::cli::init::python;
 use crate::cli::place::{self, Place};
 use crate::cli::trouble::Unusable;
-use crate::config::values::{Time, is_variable_name};
+use crate::config::values::{Account, Time, is_variable_name};
 use serde_json::Value;
 use settings::{Fate, Takes, flagged, named};
 use std::collections::BTreeMap;
@@ -218,6 +218,7 @@ fn write(
     workers(&mut told, draft)?;
     listen(&mut told, web, draft);
     environment(&mut told, draft);
+    accounts(&mut told, draft);
     worker_class(&mut told, draft);
     if let Some((value, in_file)) = told.take("graceful_timeout") {
         let text = serve::scalar(&value);
@@ -302,6 +303,25 @@ fn environment(told: &mut Told, draft: &mut Draft) {
             }
             _ => draft.remark("raw_env", format!("'{value}' is no NAME=VALUE, and is left out")),
         }
+    }
+}
+
+/// Writes `user` and `group`; one that a file of ours cannot name stays for [`rest`] to tell of.
+fn accounts(told: &mut Told, draft: &mut Draft) {
+    // A group alone is none of a service's (systemd gives it a user of its own).
+    for name in ["user", "group"] {
+        let Some((value, _)) = told.settings.get(name) else { continue };
+        let text = serve::scalar(value);
+        if text.parse::<Account>().is_err() || !(value.is_string() || value.is_number()) {
+            return;
+        }
+        if name == "group" && draft.get(Table::Top, "user").is_none() {
+            return;
+        }
+        draft.set(Table::Top, name, text);
+        let note = "gunicorn's: the service is started so, and gunicorn, which is no root then, has nothing left to change";
+        draft.note(Table::Top, name, note);
+        told.settings.remove(name);
     }
 }
 

@@ -62,6 +62,18 @@ fn flags_become_keys_and_what_is_the_servers_stays() {
             ],
         ),
         (
+            "gunicorn -u www-data --group=www-data app:app",
+            None,
+            &[
+                "command = [\"gunicorn\", \"-w\", \"1\", \"app:app\"]",
+                "workers = 1",
+                "listen = [\"127.0.0.1:8000\"]",
+                "user = \"www-data\"",
+                "group = \"www-data\"",
+                ACCEPTING,
+            ],
+        ),
+        (
             "uvicorn app:app --host :: --port 80 --workers 2 --log-level info",
             None,
             &[
@@ -158,6 +170,8 @@ fn what_has_no_counterpart_is_named() {
         ),
         ("gunicorn --pid x -D app:app", "shop: daemon: a worker stays where it was started"),
         ("gunicorn --preload app:app", "shop: preload_app: nothing is shared among workers"),
+        ("gunicorn -u ../x app:app", "shop: user: systemd starts the service as its user"),
+        ("gunicorn -g www-data app:app", "shop: group: systemd starts the service as its user"),
         ("gunicorn -e x app:app", "shop: raw_env: 'x' is no NAME=VALUE"),
         ("uv run gunicorn app:app", "shop: uv: 'uv run' may stay between"),
         ("puma --control-url tcp://x", "shop: activate_control_app: "),

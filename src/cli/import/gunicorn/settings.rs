@@ -43,7 +43,7 @@ const DAEMON: &str =
 const PIDFILE: &str =
     "the second worker would find the first one's and end; 'dogwatch list --json' has the pids";
 const USER: &str =
-    "workers are started as that user already: 'user' and 'group' in this file, or in the unit";
+    "systemd starts the service as its user: 'user = \"NAME\"' and 'group = \"NAME\"' in this file";
 const CONTROL: &str =
     "'dogwatch show {app}' tells of the workers; each would have a socket at the same path";
 const NEVER: &str =
