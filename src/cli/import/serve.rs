@@ -338,7 +338,7 @@ pub(in crate::cli) fn binds_itself(words: &[String], text: &str, draft: &mut Dra
 pub(super) fn other(words: &[String], web: Web<'_>, draft: &mut Draft) {
     draft.set(Table::Top, "command", words.to_vec());
     draft.set(Table::Top, "handoff", "fd");
-    let text = "it must take its socket as file descriptor 3 (LISTEN_FDS, sd_listen_fds(3)); see 'What a worker must do' in the README";
+    let text = "it must take its socket as file descriptor 3 (LISTEN_FDS, sd_listen_fds(3)); docs/workers.md has what a worker must do";
     draft.remark_at(Table::Top, "handoff", "command", text);
     named_port(web, draft);
 }
