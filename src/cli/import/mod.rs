@@ -9,6 +9,7 @@ pub(super) mod puma;
 pub(super) mod serve;
 #[cfg(test)]
 mod tests;
+pub(super) mod variables;
 
 use super::draft::Draft;
 use super::place::Place;

@@ -2,12 +2,12 @@
 
 use super::Imported;
 use super::serve::{self, Web};
+use super::variables::{self, Variables};
 use crate::cli::draft::{Draft, Table, valid_name};
 use crate::cli::place::{self, Place, resolve};
 use crate::cli::trouble::Unusable;
-use crate::config::envfile;
 use crate::config::launcher::{Line, line};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where foreman begins to count ports.
 const FIRST_PORT: u16 = 5000;
@@ -77,6 +77,7 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
         let mut draft = Draft::new(name, head, "What its line says, and is not here");
         let web =
             Web { folder: &place.folder, runs_files: true, listen: None, port: Some(process.port) };
+        variables.write(&mut draft);
         write(process, web, &variables, &mut draft).map_err(|unusable| Unusable {
             reason: format!("'{}': {}", process.name, unusable.reason),
             ..unusable
@@ -112,7 +113,6 @@ pub(in crate::cli) fn write(
     variables: &Variables,
     draft: &mut Draft,
 ) -> Result<(), Unusable> {
-    variables.write(draft);
     draft.set(Table::Env, "PORT", process.port.to_string());
     draft.note(Table::Env, "PORT", "a line of a Procfile is told its port so");
     let text = with_port(&process.line, process.port);
@@ -141,6 +141,13 @@ pub(in crate::cli) fn write(
     }
     let directory = folder.to_str().ok_or_else(|| Unusable::from("its folder is not UTF-8"))?;
     draft.set(Table::Top, "working-directory", directory);
+    if matches!(parsed, Line::Shell(_)) {
+        let known = variables::known(text, variables);
+        let known = known.filter(|known| serve::is_server(&known.argv, folder.as_path()));
+        if let Some(known) = known {
+            parsed = said(known, draft);
+        }
+    }
     match parsed {
         Line::Plain(set, argv) => {
             for (name, value) in set {
@@ -157,6 +164,22 @@ pub(in crate::cli) fn write(
             Ok(())
         }
     }
+}
+
+/// Says what became of the variables of a line.
+fn said(known: variables::Known, draft: &mut Draft) -> Line {
+    for (name, value) in known.put {
+        let text =
+            format!("${name} of its line is '{value}' here, as .env or the line itself says");
+        draft.note(Table::Top, "command", text);
+    }
+    for (flag, name) in known.dropped {
+        let text = format!(
+            "nothing says what it is, so '{flag}' is left out: write the value into .env or into the line, and do this again"
+        );
+        draft.remark_at(Table::Top, "command", &format!("${name}"), text);
+    }
+    Line::Plain(known.set, known.argv)
 }
 
 /// Puts the port where the shell would.
@@ -186,56 +209,4 @@ fn with_port(line: &str, port: u16) -> String {
         }
     }
     text + rest
-}
-
-/// The `.env` beside a Procfile.
-#[derive(Debug, Default)]
-pub(in crate::cli) struct Variables {
-    file: Option<PathBuf>,
-    /// PORT in it.
-    pub(in crate::cli) port: Option<u16>,
-    /// Why it cannot be used.
-    trouble: Option<String>,
-}
-
-impl Variables {
-    /// Looks for it.
-    pub(in crate::cli) fn beside(folder: &Path) -> Self {
-        let file = folder.join(".env");
-        if file.symlink_metadata().is_err() {
-            return Self::default();
-        }
-        let text = match place::text(&file) {
-            Ok(text) => text,
-            Err(unusable) => {
-                return Self { trouble: Some(unusable.reason), ..Self::default() };
-            }
-        };
-        match envfile::parse(".env", &text) {
-            Ok(variables) => {
-                let port = variables.iter().rev().find(|(name, _)| name == "PORT");
-                let port = port.and_then(|(_, value)| value.trim().parse().ok());
-                Self { file: Some(file), port: port.filter(|port| *port > 0), trouble: None }
-            }
-            Err(error) => Self { trouble: Some(error.message), ..Self::default() },
-        }
-    }
-
-    /// Writes `environment-files`.
-    pub(in crate::cli) fn write(&self, draft: &mut Draft) {
-        if let Some(path) = self.file.as_ref().and_then(|file| file.to_str()) {
-            draft.set(Table::Top, "environment-files", vec![path]);
-            draft.note(
-                Table::Top,
-                "environment-files",
-                "read as systemd reads such files, again at each start of a worker; the workers' user must be able to read it",
-            );
-        }
-        if let Some(trouble) = &self.trouble {
-            let text = format!(
-                "it is not used: {trouble}. Make it lines of NAME=VALUE, and write environment-files = [\"/path/to/.env\"]"
-            );
-            draft.remark(".env", text);
-        }
-    }
 }

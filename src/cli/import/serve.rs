@@ -103,6 +103,19 @@ pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Resu
     }
 }
 
+/// Whether a line starts a server whose flags are known.
+pub(super) fn is_server(words: &[String], folder: &Path) -> bool {
+    const SERVERS: [&str; 7] =
+        ["gunicorn", "uvicorn", "hypercorn", "daphne", "puma", "unicorn", "unicorn_rails"];
+    let web = Web { folder, runs_files: false, listen: None, port: None };
+    let mut unsaid = Draft::new(String::new(), String::new(), "");
+    let (program, rest) = peel(words, web, &mut unsaid);
+    let name = base(program.last().map(String::as_str).unwrap_or_default());
+    let is_rails =
+        name == "rails" && rest.first().is_some_and(|verb| verb == "s" || verb == "server");
+    is_rails || SERVERS.contains(&name.as_str())
+}
+
 /// Splits a line into what starts the server, its name last, and the server's arguments. What would stay between is taken
 /// away where that can be done.
 fn peel<'a>(words: &'a [String], web: Web<'_>, draft: &mut Draft) -> (Vec<String>, &'a [String]) {

@@ -2,7 +2,7 @@
 
 use super::project::Project;
 use crate::cli::draft::Draft;
-use crate::cli::import::procfile::{Process, Variables, parse, serves_nothing, write as translate};
+use crate::cli::import::procfile::{Process, parse, serves_nothing, write as translate};
 use crate::cli::trouble::Unusable;
 
 /// The port that a line is told where nothing says another.
@@ -37,8 +37,7 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         web(project).ok_or_else(|| Unusable::from("its Procfile has no 'web'"))?;
     let mut web = project.web();
     web.port = Some(process.port);
-    // What the .env says is written already.
-    translate(&process, web, &Variables::default(), draft)?;
+    translate(&process, web, &project.variables, draft)?;
     for other in others {
         project.note(format!("Procfile: {}", serves_nothing(&other)));
     }

@@ -1,7 +1,7 @@
 //! A project as it can be seen from outside: its files, within bounds.
 
-use crate::cli::import::procfile::Variables;
 use crate::cli::import::serve::Web;
+use crate::cli::import::variables::Variables;
 use crate::cli::place::{self, Place};
 use crate::cli::put;
 use crate::cli::trouble::Unusable;

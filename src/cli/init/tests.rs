@@ -351,6 +351,14 @@ fn what_is_left_to_do_is_said() {
             &[("server.js", ""), (".env", "export A\n")],
             ".env: it is not used: .env:1: not an assignment",
         ),
+        (
+            &[("server.js", ""), (".env", "export PORT=4000\n")],
+            "systemd's EnvironmentFile= knows no 'export' either",
+        ),
+        (
+            &[("Procfile", "web: bin/rails server -p $PORT -e $RAILS_ENV\n")],
+            "$RAILS_ENV: nothing says what it is, so '-e' is left out",
+        ),
     ] {
         let root = tree(files);
         let (draft, mut remarks) = look(root.path(), None).unwrap();
