@@ -1,7 +1,8 @@
 //! A Procfile: its line `web` is the owner's word for how the project is served.
 
 use super::project::Project;
-use crate::cli::draft::Draft;
+use super::write::{CPUS, WHY_CPUS};
+use crate::cli::draft::{Draft, Table};
 use crate::cli::import::procfile::{Process, parse, serves_nothing, write as translate};
 use crate::cli::trouble::Unusable;
 
@@ -37,7 +38,11 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         web(project).ok_or_else(|| Unusable::from("its Procfile has no 'web'"))?;
     let mut web = project.web();
     web.port = Some(process.port);
+    draft.forget(Table::Top, "workers");
     translate(&process, web, &project.variables, draft)?;
+    if draft.get(Table::Top, "workers").and_then(|count| count.as_str()) == Some(CPUS) {
+        draft.note(Table::Top, "workers", WHY_CPUS);
+    }
     for other in others {
         project.note(format!("Procfile: {}", serves_nothing(&other)));
     }

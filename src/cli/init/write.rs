@@ -4,6 +4,10 @@ use super::project::Project;
 use crate::cli::draft::{Draft, Table};
 use crate::cli::trouble::Unusable;
 
+/// How many workers there are where nothing says a number, and why.
+pub(super) const CPUS: &str = "cpus";
+pub(super) const WHY_CPUS: &str = "as many as the service may use processors; fewer where each needs much memory, a number for a fixed count";
+
 /// Writes what does not depend on the kind of project.
 ///
 /// # Errors
@@ -16,12 +20,8 @@ pub(super) fn around(project: &Project, draft: &mut Draft) -> Result<(), Unusabl
         "working-directory",
         "for deploys without a gap a symlink that is switched, like \"/srv/myapp/current\": it is resolved again at each reload",
     );
-    draft.set(Table::Top, "workers", "cpus");
-    draft.note(
-        Table::Top,
-        "workers",
-        "as many as the service may use processors; fewer where each needs much memory, a number for a fixed count",
-    );
+    draft.set(Table::Top, "workers", CPUS);
+    draft.note(Table::Top, "workers", WHY_CPUS);
     project.variables.write(draft);
     draft.choice("enabled = true", "start at boot");
     Ok(())
