@@ -368,6 +368,29 @@ fn what_is_left_to_do_is_said() {
 }
 
 #[test]
+fn a_project_that_the_units_hide_is_told_of() {
+    for (folder, said, choices) in [
+        ("/home/alice/shop", "sees nothing below /home: put it below /srv or /opt, or show it", 2),
+        ("/root", "sees nothing below /root", 2),
+        ("/tmp/shop", "sees nothing below /tmp: put it below /srv or /opt", 0),
+        ("/srv/shop", "", 0),
+        ("/homes/shop", "", 0),
+    ] {
+        let mut draft = Draft::new("shop".to_owned(), String::new(), "");
+        super::write::unseen(folder, &mut draft);
+        let lines: Vec<String> = draft.lines().collect();
+        assert!(lines.iter().all(|line| line.contains(said)), "{lines:?}");
+        assert_eq!(lines.is_empty(), said.is_empty(), "{folder}");
+        let text = draft.text();
+        let keys = ["# user = \"NAME\"", "# sandbox.home = \"read-only\""];
+        assert_eq!(keys.iter().filter(|key| text.contains(**key)).count(), choices, "{text}");
+        // Without the mark they are good settings.
+        let shown: String = keys.map(|key| key.trim_start_matches("# ")).join("\n");
+        file::parse("shop.toml", &format!("command = [\"x\"]\n{shown}\n")).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_run_is_refused_with_the_reason() {
     for (files, reason) in [
         (&[("README", "x")][..], "nothing in it says what to run"),

@@ -23,8 +23,34 @@ pub(super) fn around(project: &Project, draft: &mut Draft) -> Result<(), Unusabl
     draft.set(Table::Top, "workers", CPUS);
     draft.note(Table::Top, "workers", WHY_CPUS);
     project.variables.write(draft);
+    unseen(folder, draft);
     draft.choice("enabled = true", "start at boot");
     Ok(())
+}
+
+/// Says that the units hide where the project is (`ProtectHome=` and `PrivateTmp=` in `systemd.exec(5)`).
+pub(super) fn unseen(folder: &str, draft: &mut Draft) {
+    let below = |root: &str| folder == root || folder.starts_with(&format!("{root}/"));
+    let Some(root) = ["/home", "/root", "/tmp", "/var/tmp"].into_iter().find(|root| below(root))
+    else {
+        return;
+    };
+    let is_home = !root.ends_with("tmp");
+    let or = if is_home {
+        ", or show it to the service ([sandbox] home, with a user who may read it)"
+    } else {
+        ""
+    };
+    let text =
+        format!("as a service the app sees nothing below {root}: put it below /srv or /opt{or}");
+    draft.remark_at(Table::Top, "working-directory", "working-directory", text);
+    if is_home {
+        draft.choice(
+            "user = \"NAME\"",
+            format!("with [sandbox] home, for an app below {root}: who may read it"),
+        );
+        draft.choice("sandbox.home = \"read-only\"", format!("the service sees {root}"));
+    }
 }
 
 /// Writes `listen`: what was asked for, else PORT of the `.env`, else what the code says, else what is usual. Returns the port,
