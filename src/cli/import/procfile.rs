@@ -24,7 +24,13 @@ pub(in crate::cli) struct Process {
 impl Process {
     /// Whether it serves: it is called so, or is told a port.
     pub(in crate::cli) fn serves(&self) -> bool {
-        self.name == "web" || self.line.contains("$PORT") || self.line.contains("${PORT")
+        !self.is_release()
+            && (self.name == "web" || self.line.contains("$PORT") || self.line.contains("${PORT"))
+    }
+
+    /// Whether it is a step of the deploy, which has no port.
+    fn is_release(&self) -> bool {
+        self.name == "release"
     }
 }
 
@@ -42,7 +48,8 @@ pub(in crate::cli) fn parse(text: &str, first_port: u16) -> (Vec<Process>, Vec<S
         };
         match text.split_once(':') {
             Some((name, line)) if is_name(name) && !line.trim().is_empty() => {
-                let count = u16::try_from(processes.len()).unwrap_or(u16::MAX);
+                let count = processes.iter().filter(|process| !process.is_release()).count();
+                let count = u16::try_from(count).unwrap_or(u16::MAX);
                 let port = first_port.saturating_add(count.saturating_mul(100));
                 let (name, line) = (name.to_owned(), line.trim().to_owned());
                 processes.push(Process { name, line, port });
@@ -96,6 +103,12 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
 
 /// What is said of a process that is no app.
 pub(in crate::cli) fn serves_nothing(process: &Process) -> String {
+    if process.is_release() {
+        return format!(
+            "release: left out, for it is no service but a step of the deploy: let that do '{}' before 'dogwatch reload'",
+            process.line
+        );
+    }
     format!(
         "{}: left out, for it is not called 'web' and no $PORT is in it: what serves nothing is a plain systemd service, ExecStart=/bin/sh -c '{}'",
         process.name,

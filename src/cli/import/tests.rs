@@ -227,6 +227,11 @@ fn a_procfile_is_lines_with_names() {
         processes.iter().map(|p| (p.name.as_str(), p.line.as_str(), p.port)).collect();
     assert_eq!(all, [("web", "a $PORT", 65_500), ("worker", "b", 65_535)]);
     assert_eq!(remarks.len(), 4, "{remarks:?}");
+    let (processes, _) = procfile::parse("release: rake $PORT\nweb: a\nmail: b\n", 5000);
+    let all: Vec<_> = processes.iter().map(|p| (p.name.as_str(), p.serves())).collect();
+    assert_eq!(all, [("release", false), ("web", true), ("mail", false)]);
+    assert_eq!((processes[1].port, processes[2].port), (5000, 5100));
+    assert!(procfile::serves_nothing(&processes[0]).contains("a step of the deploy"));
 }
 
 #[test]
