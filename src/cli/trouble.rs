@@ -107,6 +107,11 @@ impl Unusable {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// Says of which file it is, where that is not the one that was named.
+    pub(super) fn of(self, file: &str) -> Self {
+        Self { reason: format!("'{file}': {}", self.reason), ..self }
+    }
+
     /// What is said when this keeps us from doing `what`, as `import 'FILE'`.
     pub(super) fn trouble(self, what: &str) -> Trouble {
         let message = format!("cannot {what}: {}", self.reason);

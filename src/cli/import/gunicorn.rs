@@ -93,7 +93,8 @@ pub(super) fn command_line(
     if config.as_deref().is_none_or(|config| config.ends_with(".py")) && file.is_file() {
         if web.runs_files {
             // The command line wins, as with gunicorn itself.
-            let mut settings = evaluated(&file, &folder, web.port)?;
+            let name = config.as_deref().unwrap_or(USUAL);
+            let mut settings = evaluated(&file, &folder, web.port).map_err(|u| u.of(name))?;
             settings.remove("chdir");
             settings.append(&mut told.settings);
             told.settings = settings;

@@ -197,7 +197,8 @@ pub(super) fn command_line(
     });
     if let Some(file) = file.filter(|file| file != "-") {
         if web.runs_files {
-            told.calls.splice(0..0, evaluated(&web.folder.join(&file), web.port)?);
+            let calls = evaluated(&web.folder.join(&file), web.port);
+            told.calls.splice(0..0, calls.map_err(|unusable| unusable.of(&file))?);
         } else {
             let text = format!(
                 "'{file}' was not run to see what it says: 'dogwatch import {file}' does that"
