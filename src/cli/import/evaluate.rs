@@ -27,6 +27,8 @@ pub(super) struct Interpreter<'a> {
     pub(super) after: &'a [&'a str],
     /// The port that the file is told of, as PORT.
     pub(super) port: Option<u16>,
+    /// Further variables that the file is told.
+    pub(super) variables: &'a [(&'a str, &'a str)],
     /// What to do where it is missing.
     pub(super) remedy: &'a str,
 }
@@ -105,6 +107,7 @@ fn start<'a>(file: &Path, by: Interpreter<'a>) -> Result<Evaluation<'a>, Unusabl
         command.env("PORT", port.to_string());
     }
     let child = command
+        .envs(by.variables.iter().copied())
         .args(by.before)
         .arg(file)
         .args(by.after)

@@ -70,7 +70,8 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     draft.set(Table::Top, "working-directory", text);
     let config = file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().into_owned();
     told.kept = vec!["-c".to_owned(), config];
-    let web = Web { folder: &folder, runs_files: true, listen: None, port: None };
+    let web =
+        Web { folder: &folder, runs_files: true, listen: None, port: None, has_environment: false };
     write(told, &[program], web, &mut draft)?;
     place.reach(&mut draft);
     Ok(Imported { drafts: vec![draft], remarks: vec![] })
@@ -146,6 +147,7 @@ fn evaluated(
         before: &["-c", PROGRAM],
         after: &[],
         port,
+        variables: &[],
         remedy: "install Python, or write the settings into a line of a Procfile",
     };
     let Value::Object(values) = evaluate::evaluate(file, by)? else {

@@ -82,8 +82,13 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
         let file = place.file.file_name().unwrap_or_default().to_string_lossy();
         let head = format!("From {file}: '{}', with values as they were on import.", process.name);
         let mut draft = Draft::new(name, head, "What its line says, and is not here");
-        let web =
-            Web { folder: &place.folder, runs_files: true, listen: None, port: Some(process.port) };
+        let web = Web {
+            folder: &place.folder,
+            runs_files: true,
+            listen: None,
+            port: Some(process.port),
+            has_environment: variables.has_environment(),
+        };
         variables.write(&mut draft);
         write(process, web, &variables, &mut draft).map_err(|unusable| Unusable {
             reason: format!("'{}': {}", process.name, unusable.reason),

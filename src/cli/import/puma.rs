@@ -115,7 +115,7 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     if let Some(folder) = told.text("directory") {
         draft.remark("directory", format!("is 'working-directory' here: '{folder}'"));
     }
-    let web = Web { folder, runs_files: true, listen: None, port: None };
+    let web = Web { folder, runs_files: true, listen: None, port: None, has_environment: false };
     let text = folder.to_str().ok_or_else(|| Unusable::from("its folder is not UTF-8"))?;
     draft.set(Table::Top, "working-directory", text);
     let program = program(folder);
@@ -278,15 +278,49 @@ impl Told {
     }
 }
 
+/// The environment of Rack and Rails on a machine that serves, unless the caller's environment names another. Without one
+/// both take "development".
+fn environment() -> String {
+    let callers = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    callers("RAILS_ENV").or_else(|| callers("RACK_ENV")).unwrap_or_else(|| "production".to_owned())
+}
+
+/// Writes the environment of Rack or Rails: the server's flag, what the line has before it, the `.env`, the server's file,
+/// or what is usual on a machine that serves.
+pub(super) fn in_environment(
+    flag: Option<String>,
+    in_file: Option<String>,
+    web: Web<'_>,
+    draft: &mut Draft,
+) {
+    let key = if web.folder.join("bin/rails").is_file() { "RAILS_ENV" } else { "RACK_ENV" };
+    if let Some(name) = flag {
+        return draft.set(Table::Env, key, name);
+    }
+    let is_said = |name| draft.get(Table::Env, name).is_some();
+    if is_said("RAILS_ENV") || is_said("RACK_ENV") || web.has_environment {
+        return;
+    }
+    let note = if in_file.is_some() {
+        "from Puma's file, which was read with 'production' unless the caller's environment has another"
+    } else {
+        "without it it would be \"development\", which is not for serving"
+    };
+    draft.set(Table::Env, key, in_file.unwrap_or_else(environment));
+    draft.note(Table::Env, key, note);
+}
+
 /// What a file of Puma's calls.
 fn evaluated(file: &Path, port: Option<u16>) -> Result<Vec<(String, Vec<Value>)>, Unusable> {
     place::text(file)?;
+    let environment = environment();
     let by = Interpreter {
         name: "ruby",
         program: Path::new("ruby"),
         before: &["-e", PROGRAM, "--"],
         after: &[],
         port,
+        variables: &[("RACK_ENV", &environment), ("RAILS_ENV", &environment)],
         remedy: "install Ruby, or import a Procfile with a line like 'web: puma -t 5:5 -p 3000'",
     };
     let value = evaluate::evaluate(file, by).map_err(|unusable| {
@@ -316,11 +350,8 @@ fn write(
 ) -> Result<(), Unusable> {
     workers(&mut told, draft)?;
     listen(&mut told, web, draft);
-    let environment = told.text("environment");
-    if let Some(name) = told.environment.take().or(environment) {
-        let key = if web.folder.join("bin/rails").is_file() { "RAILS_ENV" } else { "RACK_ENV" };
-        draft.set(Table::Env, key, name);
-    }
+    let in_file = told.text("environment");
+    in_environment(told.environment.take(), in_file, web, draft);
     if let Some(values) = told.take("force_shutdown_after") {
         let seconds = values.first().map(serve::scalar).and_then(|text| text.parse::<f64>().ok());
         match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {

@@ -20,6 +20,8 @@ pub(in crate::cli) struct Web<'a> {
     pub(in crate::cli) listen: Option<&'a str>,
     /// The port that it is told by PORT.
     pub(in crate::cli) port: Option<u16>,
+    /// The `.env` names the environment of Rack or Rails.
+    pub(in crate::cli) has_environment: bool,
 }
 
 /// Folders in which projects keep programs of their own.
@@ -107,7 +109,7 @@ pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Resu
 pub(super) fn is_server(words: &[String], folder: &Path) -> bool {
     const SERVERS: [&str; 7] =
         ["gunicorn", "uvicorn", "hypercorn", "daphne", "puma", "unicorn", "unicorn_rails"];
-    let web = Web { folder, runs_files: false, listen: None, port: None };
+    let web = Web { folder, runs_files: false, listen: None, port: None, has_environment: false };
     let mut unsaid = Draft::new(String::new(), String::new(), "");
     let (program, rest) = peel(words, web, &mut unsaid);
     let name = base(program.last().map(String::as_str).unwrap_or_default());
@@ -299,7 +301,7 @@ pub(in crate::cli) fn steer(draft: &mut Draft) {
 
 /// Unicorn takes a socket that is passed if it has exactly the address that it is told.
 fn unicorn(program: &[String], arguments: &[String], web: Web<'_>, draft: &mut Draft) {
-    let (mut kept, mut binds) = (vec![], vec![]);
+    let (mut kept, mut binds): (Vec<String>, Vec<String>) = (vec![], vec![]);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -310,6 +312,9 @@ fn unicorn(program: &[String], arguments: &[String], web: Web<'_>, draft: &mut D
             }
             _ => kept.push(word.clone()),
         }
+    }
+    if !kept.iter().any(|word| word.starts_with("-E") || word.starts_with("--env")) {
+        puma::in_environment(None, None, web, draft);
     }
     let read = binds.iter().filter_map(|bind| address(bind, 8080, web.folder)).collect();
     let chosen = listen(read, ("0.0.0.0", 8080, "unicorn"), web, draft);

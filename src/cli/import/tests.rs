@@ -11,7 +11,7 @@ use std::path::Path;
 fn translated(line: &str, port: Option<u16>) -> Result<(Vec<String>, Vec<String>), String> {
     let mut draft = Draft::new("shop".to_owned(), String::new(), "Rest");
     let folder = Path::new("/no/such/folder");
-    let web = Web { folder, runs_files: true, listen: None, port };
+    let web = Web { folder, runs_files: true, listen: None, port, has_environment: false };
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     command(&words, web, &mut draft).map_err(|unusable| unusable.reason)?;
     let text = draft.text();
@@ -125,6 +125,17 @@ fn flags_become_keys_and_what_is_the_servers_stays() {
                 "listen = [\"0.0.0.0:80\"]",
                 steered,
                 "RACK_ENV = \"staging\"",
+            ],
+        ),
+        (
+            "puma",
+            Some(80),
+            &[
+                "command = [\"puma\", \"-w\", \"0\", \"--bind-to-activated-sockets\", \"only\"]",
+                "workers = 1",
+                "listen = [\"0.0.0.0:80\"]",
+                steered,
+                "RACK_ENV = \"production\"",
             ],
         ),
         (

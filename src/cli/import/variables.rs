@@ -69,6 +69,12 @@ impl Variables {
         }
     }
 
+    /// Whether it names the environment of Rack or Rails, and can be used.
+    pub(in crate::cli) fn has_environment(&self) -> bool {
+        self.file.is_some()
+            && ["RAILS_ENV", "RACK_ENV"].iter().any(|name| self.value(name).is_some())
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         self.values.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -126,7 +132,10 @@ pub(super) fn known(text: &str, variables: &Variables) -> Option<Known> {
                 Some(at) => match values.get(at) {
                     Some(Some(value)) => text.push_str(value),
                     _ => {
-                        return Err(found.get(at).map(|(name, _)| name.clone()).unwrap_or_default());
+                        return Err(found
+                            .get(at)
+                            .map(|(name, _)| name.clone())
+                            .unwrap_or_default());
                     }
                 },
             }

@@ -63,7 +63,9 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         draft.remark_at(Table::Top, "command", gem, text);
     }
     let name = if is_rails { "RAILS_ENV" } else { "RACK_ENV" };
-    draft.set(Table::Env, name, "production");
+    if !project.variables.has_environment() {
+        draft.set(Table::Env, name, "production");
+    }
     Ok(())
 }
 

@@ -61,6 +61,7 @@ fn evaluate(absolute: &Path, kind: Kind) -> Result<Value, Unusable> {
         before: &["--input-type=module", "--eval", PROGRAM],
         after: &[if kind == Kind::Json { "json" } else { "module" }],
         port: None,
+        variables: &[],
         remedy: "install Node, or write the file as JSON or YAML",
     };
     evaluate::evaluate(absolute, by)
