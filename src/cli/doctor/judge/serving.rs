@@ -104,15 +104,12 @@ pub(super) fn balance(facts: &Facts) -> Option<Finding> {
     let why = balance.why.as_deref().map_or_else(String::new, |why| format!(": {why}"));
     let text =
         format!("'{}' was asked for, and '{}' is done{why}", balance.asked, balance.in_force);
-    let (systemctl, socket) = (facts.systemctl(), facts.socket_name());
-    let remedy = if facts.is_made {
+    let is_generated = facts.loaded_service().is_some_and(super::units::is_generated);
+    let remedy = if facts.is_made || is_generated {
         format!(
-            "'{systemctl} restart {socket}' if it was not restarted since the file asks for that; else this machine, or the \
-             container that it is, forbids bpf(2): see docs/balance.md"
-        )
-    } else if facts.loaded_service().is_some_and(super::units::is_generated) {
-        format!(
-            "'{systemctl} daemon-reload; {systemctl} restart {socket}': the units made from the file have what it takes"
+            "{}, if it was not stopped since the file asks for that; else this machine, or the container that it is, forbids \
+             bpf(2): see docs/balance.md",
+            super::sockets::anew(facts)
         )
     } else {
         "it takes CAP_BPF, sockets enough and system calls: see docs/balance.md".to_owned()

@@ -75,12 +75,19 @@ fn had(address: &str, like: &Address) -> bool {
     }
 }
 
-/// How a port is changed: the service depends on its socket and is stopped and started with it.
-fn restart(facts: &Facts, first: &str) -> String {
-    let (systemctl, socket) = (facts.systemctl(), facts.socket_name());
-    format!(
-        "'{first}{systemctl} restart {socket}', which restarts the service, too: connections are refused until it is done"
-    )
+/// How a port is changed. A socket that was made from the file keeps its addresses until it is stopped; with one that was
+/// made by hand the service is stopped and started.
+pub(super) fn anew(facts: &Facts) -> String {
+    let (systemctl, socket, service) =
+        (facts.systemctl(), facts.socket_name(), facts.service_name());
+    let commands = if facts.loaded_socket().is_some_and(super::units::is_generated) {
+        format!(
+            "{systemctl} stop {socket} {service}; {systemctl} daemon-reload; {systemctl} start {service}"
+        )
+    } else {
+        format!("{systemctl} restart {socket}")
+    };
+    format!("'{commands}': connections are refused until it is done")
 }
 
 /// Whether the socket unit has the addresses of the file.
@@ -98,7 +105,7 @@ fn declared(facts: &Facts, socket: &Unit, wanted: &[Address]) -> Option<Finding>
         quoted(missing.into_iter())
     );
     let remedy = if super::units::is_generated(socket) {
-        restart(facts, &format!("{} daemon-reload; ", facts.systemctl()))
+        anew(facts)
     } else {
         format!(
             "'{} edit {}' and add 'ListenStream='; a unit that is made by hand does not follow the file",
@@ -125,7 +132,7 @@ fn held(facts: &Facts, wanted: &[Address]) -> Option<Finding> {
         quoted(missing.into_iter())
     );
     let remedy = match facts.loaded_socket() {
-        Some(_) => restart(facts, ""),
+        Some(_) => anew(facts),
         None => "stop it and start it again: a reload keeps the sockets that it has".to_owned(),
     };
     Some(Finding::problem(ABOUT, text).remedy(remedy))
@@ -162,7 +169,7 @@ fn kept(facts: &Facts, socket: &Unit, wanted: &[Address]) -> Option<Finding> {
         "nobody listens on {}, though {name} is active: its addresses have changed, and it has not been restarted since",
         quoted(unheard.into_iter())
     );
-    Some(Finding::problem(ABOUT, text).remedy(restart(facts, "")))
+    Some(Finding::problem(ABOUT, text).remedy(anew(facts)))
 }
 
 /// Whether each worker can have sockets of its own.
@@ -183,7 +190,7 @@ fn lanes(facts: &Facts, socket: &Unit, wanted: &[Address]) -> Option<Finding> {
         facts.socket_name()
     );
     let remedy = if super::units::is_generated(socket) {
-        restart(facts, &format!("{} daemon-reload; ", facts.systemctl()))
+        anew(facts)
     } else {
         format!(
             "write {lanes} equal 'ListenStream=' lines and 'ReusePort=yes' into {}",

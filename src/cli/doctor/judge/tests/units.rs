@@ -9,7 +9,7 @@ fn a_port_that_was_changed_is_taken_by_a_restart_of_the_socket() {
         &facts,
         &[
             "Problem sockets: shop.socket does not listen on '8081'",
-            "'systemctl daemon-reload; systemctl restart shop.socket'",
+            "'systemctl stop shop.socket shop.service; systemctl daemon-reload; systemctl start shop.service'",
         ],
     );
     facts.socket.as_mut().unwrap().set("Listen", &["[::]:8081 (Stream)"]);
@@ -17,7 +17,7 @@ fn a_port_that_was_changed_is_taken_by_a_restart_of_the_socket() {
         &facts,
         &[
             "Problem sockets: it listens on [::]:8080, and the file says '8081'",
-            "'systemctl restart shop.socket'",
+            "'systemctl stop shop.socket shop.service; systemctl daemon-reload; systemctl start shop.service'",
         ],
     );
     // Nobody runs, and systemd listens no more, without a word.
@@ -76,7 +76,7 @@ fn steered_workers_want_a_socket_each() {
         &facts,
         &[
             "Warning balance: 'steered' was asked for, and 'shared' is done: no CAP_BPF",
-            "'systemctl daemon-reload; systemctl restart shop.socket'",
+            "'systemctl stop shop.socket shop.service; systemctl daemon-reload; systemctl start shop.service'",
         ],
     );
     // Units that are as they would be made again do not get better by that.
