@@ -60,8 +60,12 @@ fn masked(facts: &Facts) -> Vec<Finding> {
     };
     let finding = |(unit, name): &(&Option<Unit>, String)| {
         let unit = unit.as_ref().filter(is_masked)?;
-        let is_until_boot = unit.get("UnitFileState") == "masked-runtime"
-            || unit.get("LoadState") == "masked" && unit.get("FragmentPath").starts_with("/run/");
+        let path = unit.get("FragmentPath");
+        let is_until_boot = match unit.get("UnitFileState") {
+            "masked" => false,
+            "masked-runtime" => true,
+            _ => path.starts_with("/run/") && !path.contains("/generator"),
+        };
         let runtime = if is_until_boot { "--runtime " } else { "" };
         let runs = if unit.is_active() {
             "it runs, and cannot be started again"
