@@ -282,7 +282,7 @@ fn a_file_that_goes(ward: &Ward) {
     ward.says("gone", 1, &["there is no '/etc/dogwatch/gone.toml'"]);
     ward.ok("mv /tmp/gone.toml /etc/dogwatch/; systemctl daemon-reload");
     ward.is_content("gone");
-    ward.ok("rm /etc/dogwatch/gone.toml; systemctl daemon-reload; systemctl stop gone.socket gone.service");
+    ward.ok("rm /etc/dogwatch/gone.toml; systemctl daemon-reload; systemctl stop gone.socket gone.service; systemctl daemon-reload");
     wait_for("its workers' end", || (!ward.ok("dogwatch list").contains("gone")).then_some(()));
     ward.says("gone", 2, &["there is no app of that name"]);
 }

@@ -185,8 +185,11 @@ fn listen(socket: &mut Document, settings: &Settings) {
 /// file, what listens and what runs must not lose what is said of it.
 fn note(socket: &mut Document, name: &str) {
     let (from, to) = ("%t/systemd/generator", "%t/dogwatch-units");
+    // A daemon-reload empties the directory for a moment, and forgets that a command under way may fail.
     let copy =
-        format!("-+/usr/bin/install -D -m 644 -t {to} {from}/{name}.socket {from}/{name}.service");
+        format!("install -D -m 644 -t {to} {from}/{name}.socket {from}/{name}.service 2>/dev/null");
+    let copy =
+        format!("-+/bin/sh -c 'for i in 1 2 3 4 5 6 7 8 9; do {copy} && break; sleep 0.3; done'");
     socket.add("Socket", "ExecStartPost", copy);
     let remove = format!("-+/usr/bin/rm -f {to}/{name}.socket {to}/{name}.service");
     socket.add("Socket", "ExecStopPost", remove);
