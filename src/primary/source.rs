@@ -249,7 +249,8 @@ impl Launch {
             return Some(pinned.clone());
         }
         let path = self.settings.working_directory.as_ref()?.join(&self.within);
-        Some(path.canonicalize().unwrap_or(path))
+        // Joined with nothing it would end in a slash.
+        Some(path.canonicalize().unwrap_or_else(|_| path.components().collect()))
     }
 }
 

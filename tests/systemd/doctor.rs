@@ -323,7 +323,10 @@ fn units_of_others(ward: &Ward) {
     ward.ok("systemctl unmask over.service; systemctl start over.socket over.service");
     ward.is_content("over");
     // What the sandbox forbids no more is weighed.
-    ward.start("open", &(file(9015, "") + "[sandbox]\noff = true\n"));
+    ward.start(
+        "open",
+        &("user = \"www-data\"\n".to_owned() + &file(9015, "") + "[sandbox]\noff = true\n"),
+    );
     ward.says(
         "open",
         0,

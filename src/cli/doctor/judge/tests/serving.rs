@@ -70,7 +70,9 @@ fn exposure_names_what_costs_most() {
     says(&facts, &["Warning security"]);
     // What the file asks for is not held against it, but for a sandbox that is off.
     for (asked, is_warned) in [("home = \"read-only\"", false), ("off = true", true)] {
-        let mut asking = with(&format!("{FILE}[sandbox]\n{asked}\n"));
+        // Without a user of its own no sandbox can be off.
+        let user = if is_warned { "user = \"joe\"\n" } else { "" };
+        let mut asking = with(&format!("{user}{FILE}[sandbox]\n{asked}\n"));
         asking.is_made = true;
         asking.exposure = Some(Ok(Exposure { level: 2.4, points: points.to_vec() }));
         assert_eq!(!wrong(&asking).is_empty(), is_warned, "{asked}");
