@@ -1,20 +1,36 @@
 //! A Rust web server under systemd's socket activation: take the passed socket, finish what is begun at SIGTERM.
+//!
+//! How no client notices its end: it accepts no more, says `Connection: close` in each answer, and closes the connections on
+//! which nobody asks only after a while, for a request may be on its way.
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::Response;
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use listenfd::ListenFd;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
-async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::from(format!("hello from pid {}\n", std::process::id()))))
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Connections are closed when nobody has asked on them for so long after the stop signal.
+const IDLE: Duration = Duration::from_secs(1);
+
+async fn hello() -> Result<Response<Full<Bytes>>, Infallible> {
+    let text = format!("hello from pid {}\n", std::process::id());
+    let mut answer = Response::new(Full::from(text));
+    if STOPPING.load(Ordering::Relaxed) {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(answer)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,20 +40,22 @@ async fn main() -> std::io::Result<()> {
     passed.set_nonblocking(true)?;
     let listener = TcpListener::from_std(passed)?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let graceful = GracefulShutdown::new();
+    let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
+            Some(_) = connections.join_next() => {}
             Ok((stream, _)) = listener.accept() => {
-                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(hello));
-                let connection = graceful.watch(connection);
-                tokio::spawn(async move { drop(connection.await) });
+                let http = http1::Builder::new();
+                let connection = http.serve_connection(TokioIo::new(stream), service_fn(|_| hello()));
+                connections.spawn(graceful.watch(connection));
             }
         }
     }
     drop(listener);
-    // A client whose connection was accepted a moment ago has yet to speak; to close it now would be rude.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    STOPPING.store(true, Ordering::Relaxed);
+    let all_done = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(IDLE, all_done).await;
     graceful.shutdown().await;
     Ok(())
 }

@@ -231,6 +231,8 @@ async fn converse(
         tokio::time::sleep(IDLE).await;
     };
     tokio::select! {
+        // A request that has arrived is read before its connection is taken for idle.
+        biased;
         _ = connection.as_mut() => {}
         () = idle_too_long => {
             connection.as_mut().graceful_shutdown();
