@@ -42,18 +42,35 @@ pub(super) struct InitArguments {
     force: bool,
 }
 
+/// What says that a project is of a kind.
+struct Sign {
+    text: String,
+    /// It is what serves, or says what does: not a file that is in projects of other kinds too.
+    is_sure: bool,
+}
+
+impl Sign {
+    fn sure(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_sure: true }
+    }
+
+    fn weak(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_sure: false }
+    }
+}
+
 /// A kind of project.
 struct Kind {
     name: &'static str,
-    /// What says that a project is of this kind.
-    seen: fn(&Project) -> Option<String>,
+    seen: fn(&Project) -> Option<Sign>,
     /// What such a project calls itself.
     called: fn(&Project) -> Option<String>,
     /// Writes what runs it.
     write: fn(&Project, &mut Draft) -> Result<(), Unusable>,
 }
 
-/// In order of preference. A Procfile is its owner's word; a package.json is in many projects that are none of Node's.
+/// In order of preference among signs of one weight. A Procfile is its owner's word; a package.json is in many projects that
+/// are none of Node's.
 const KINDS: [Kind; 7] = [
     Kind {
         name: "Procfile",
@@ -115,21 +132,24 @@ fn is_file(path: &Path) -> bool {
 
 /// Drafts the file of a project, and says what concerns more than it.
 fn drafted(project: &Project, name: Option<String>) -> Result<(Draft, Vec<String>), Unusable> {
-    let mut seen = KINDS.iter().filter_map(|kind| Some((kind, (kind.seen)(project)?)));
-    let Some((kind, evidence)) = seen.next() else {
+    let mut seen: Vec<(&Kind, Sign)> =
+        KINDS.iter().filter_map(|kind| Some((kind, (kind.seen)(project)?))).collect();
+    seen.sort_by_key(|(_, sign)| !sign.is_sure);
+    let mut seen = seen.into_iter();
+    let Some((kind, sign)) = seen.next() else {
         return Err(nothing(project));
     };
     let folder = project.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let called = (kind.called)(project).filter(|name| !name.trim().is_empty());
     let wanted = called.unwrap_or(folder);
     let name = name.unwrap_or_else(|| valid_name(&wanted));
-    let head = format!("{name}: written by 'dogwatch init', {}: {evidence}.", kind.name);
+    let head = format!("{name}: written by 'dogwatch init', {}: {}.", kind.name, sign.text);
     let mut draft = Draft::new(name, head, "What is left to do");
     write::around(project, &mut draft)?;
     (kind.write)(project, &mut draft)?;
     project.place.reach(&mut draft);
     let mut remarks: Vec<String> = seen
-        .map(|(other, evidence)| format!("also seen, and not used: {} ({evidence})", other.name))
+        .map(|(other, sign)| format!("also seen, and not used: {} ({})", other.name, sign.text))
         .collect();
     remarks.extend(project.trouble());
     if let Some(file) = project.process_file() {
@@ -140,6 +160,12 @@ fn drafted(project: &Project, name: Option<String>) -> Result<(Draft, Vec<String
 }
 
 fn nothing(project: &Project) -> Unusable {
+    if let Some(what) = node::many(project) {
+        return Unusable::from(format!(
+            "{what}: it is several packages, none of which serves from here"
+        ))
+        .hint("call 'dogwatch init' in the folder of the package that serves");
+    }
     let said = project.trouble().into_iter().next();
     let reason = "nothing in it says what to run: there is no Procfile, package.json, pyproject.toml, requirements.txt, manage.py, Gemfile, config.ru, composer.json, go.mod or Cargo.toml";
     let hint = "for any other program write command = [\"PROGRAM\", \"ARGUMENT\"] into a file by hand ('dogwatch man dogwatch.toml')";

@@ -1,5 +1,6 @@
 //! Node: the program's own listen() is given the app's socket over the cluster's channel, so any program will do.
 
+use super::Sign;
 use super::project::{Project, literal};
 use super::write::listen;
 use crate::cli::draft::{Draft, Table};
@@ -25,7 +26,8 @@ const ENTRIES: [&str; 12] = [
 ];
 
 /// What stands before the port in a program.
-const LISTENS: [&str; 4] = [".listen(", "PORT ||", "PORT ??", "port: process.env.PORT ||"];
+const LISTENS: [&str; 7] =
+    [".listen(", "PORT ||", "PORT||", "PORT ??", "PORT??", " port = ", " PORT = "];
 
 /// Frameworks with a command of their own: the package, the command, and the port that it has.
 const FRAMEWORKS: [(&str, &[&str], u16); 4] = [
@@ -77,18 +79,25 @@ fn entry(project: &Project, package: &Map<String, Value>) -> Option<(String, &'s
         .or_else(|| Some((entry()?, "the file is there")))
 }
 
-pub(super) fn seen(project: &Project) -> Option<String> {
-    let package = package(project);
-    let none = Map::new();
-    let package_or_none = package.as_ref().unwrap_or(&none);
-    if start(package_or_none).is_some() {
-        return Some("package.json has a script 'start'".to_owned());
+pub(super) fn seen(project: &Project) -> Option<Sign> {
+    let package = package(project).unwrap_or_default();
+    if start(&package).is_some() {
+        return Some(Sign::sure("package.json has a script 'start'"));
     }
-    if let Some((name, ..)) = framework(package_or_none) {
-        return Some(format!("package.json depends on {name}"));
+    if let Some((name, ..)) = framework(&package) {
+        return Some(Sign::sure(format!("package.json depends on {name}")));
     }
-    let (file, why) = entry(project, package_or_none)?;
-    Some(format!("{file} ({why})"))
+    let (file, why) = entry(project, &package)?;
+    Some(Sign::weak(format!("{file} ({why})")))
+}
+
+/// What says that there are several packages.
+pub(super) fn many(project: &Project) -> Option<String> {
+    if package(project).is_some_and(|package| package.contains_key("workspaces")) {
+        return Some("package.json has 'workspaces'".to_owned());
+    }
+    let file = ["pnpm-workspace.yaml", "lerna.json", "turbo.json", "nx.json"];
+    file.into_iter().find(|name| project.has(name)).map(|name| format!("there is {name}"))
 }
 
 pub(super) fn called(project: &Project) -> Option<String> {
@@ -105,7 +114,13 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
     };
     let port = framework(&package).map(|(_, _, port)| *port);
     let file = command.iter().find(|word| project.has(word) && !word.contains("node_modules"));
-    let read = file.and_then(|file| Some((literal(&project.text(file)?, &LISTENS)?, file.clone())));
+    let read = start(&package)
+        .and_then(|script| {
+            Some((port_of(script)?, "the script 'start' of package.json".to_owned()))
+        })
+        .or_else(|| {
+            file.and_then(|file| Some((literal(&project.text(file)?, &LISTENS)?, file.clone())))
+        });
     let usual = match port {
         Some(port) => (port, "the framework's usual port"),
         None => (3000, "no port is to be seen in the program, and most take PORT"),
@@ -134,6 +149,20 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
     Ok(())
 }
 
+/// The port that a script names: `PORT=4000 node a.js`, `next start -p 4000`.
+fn port_of(script: &str) -> Option<u16> {
+    let Ok(Line::Plain(set, argv)) = launcher::line(script) else { return None };
+    let variable = set.into_iter().find(|(name, _)| name == "PORT").map(|(_, value)| value);
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let flag =
+        words.windows(2).find(|pair| ["-p", "--port"].contains(&pair[0])).map(|pair| pair[1]);
+    let joined = words
+        .iter()
+        .find_map(|word| word.strip_prefix("--port=").or_else(|| word.strip_prefix("PORT=")));
+    let port = flag.or(joined).or(variable.as_deref())?;
+    port.parse().ok().filter(|port| *port > 0)
+}
+
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -148,22 +177,25 @@ fn by_script(
     let npm = words(&["npm", "start"]);
     match launcher::real(&npm, &project.folder, &Disk) {
         Ok(real) => {
-            let plain = launcher::line(script).ok().and_then(|line| match line {
-                Line::Plain(set, argv) if set.is_empty() => Some(argv),
-                Line::Plain(..) | Line::After(..) | Line::Shell(_) => None,
-            });
             let has_hooks = ["prestart", "poststart"].iter().any(|hook| {
                 package.get("scripts").is_some_and(|scripts| scripts.get(*hook).is_some())
             });
-            if let Some(argv) = plain.filter(|argv| argv[0] == "node" && !has_hooks) {
+            let plain = launcher::line(script).ok().and_then(|line| match line {
+                Line::Plain(set, argv) if set.is_empty() && !has_hooks => Some(argv),
+                Line::Plain(..) | Line::After(..) | Line::Shell(_) => None,
+            });
+            let next = "node_modules/.bin/next";
+            let same = plain.and_then(|mut argv| match argv[0].as_str() {
+                "node" => Some(argv),
+                "next" if project.has(next) => {
+                    next.clone_into(&mut argv[0]);
+                    Some(argv)
+                }
+                _ => None,
+            });
+            if let Some(argv) = same {
                 draft.note(Table::Top, "command", "the script 'start' of package.json");
                 return Ok(argv);
-            }
-            let next = framework(package).filter(|(name, ..)| *name == "next");
-            if let Some((name, command, _)) = next.filter(|(_, command, _)| project.has(command[0]))
-            {
-                draft.note(Table::Top, "command", format!("package.json depends on {name}"));
-                return Ok(words(command));
             }
             let what = real.map(|real| real.argv.join(" ")).unwrap_or_default();
             draft.note(

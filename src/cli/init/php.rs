@@ -1,5 +1,6 @@
 //! PHP: a program that serves by itself can take the socket (`php://fd/3`); what needs a server around it cannot.
 
+use super::Sign;
 use super::project::Project;
 use super::write::listen;
 use crate::cli::draft::{Draft, Table};
@@ -8,11 +9,11 @@ use crate::cli::trouble::Unusable;
 /// What a PHP program mentions that takes its socket.
 const TAKES: [&str; 2] = ["php://fd/3", "LISTEN_FDS"];
 
-pub(super) fn seen(project: &Project) -> Option<String> {
-    ["composer.json", "artisan", "public/index.php", "index.php"]
-        .into_iter()
-        .find(|name| project.has(name))
-        .map(|name| format!("there is {name}"))
+pub(super) fn seen(project: &Project) -> Option<Sign> {
+    let there = |names: [&'static str; 2]| names.into_iter().find(|name| project.has(name));
+    there(["composer.json", "artisan"]).map(|name| Sign::sure(format!("there is {name}"))).or_else(
+        || Some(Sign::weak(format!("there is {}", there(["public/index.php", "index.php"])?))),
+    )
 }
 
 pub(super) fn called(project: &Project) -> Option<String> {

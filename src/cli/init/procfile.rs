@@ -1,5 +1,6 @@
 //! A Procfile: its line `web` is the owner's word for how the project is served.
 
+use super::Sign;
 use super::project::Project;
 use super::write::{CPUS, WHY_CPUS};
 use crate::cli::draft::{Draft, Table};
@@ -25,8 +26,8 @@ fn web(project: &Project) -> Option<(Process, Vec<Process>)> {
     Some((web, all))
 }
 
-pub(super) fn seen(project: &Project) -> Option<String> {
-    web(project).map(|_| "there is a Procfile with a line 'web'".to_owned())
+pub(super) fn seen(project: &Project) -> Option<Sign> {
+    web(project).map(|_| Sign::sure("there is a Procfile with a line 'web'"))
 }
 
 pub(super) fn called(_: &Project) -> Option<String> {

@@ -1,5 +1,6 @@
 //! Python: the app object is found by reading, and served by what is declared or installed.
 
+use super::Sign;
 use super::project::Project;
 use super::write::listen;
 use crate::cli::draft::{Draft, Table};
@@ -174,17 +175,17 @@ fn by_hand(project: &Project) -> Option<String> {
     })
 }
 
-pub(super) fn seen(project: &Project) -> Option<String> {
+pub(super) fn seen(project: &Project) -> Option<Sign> {
     if let Some(app) = apps(&project.folder).first() {
-        return Some(format!("{} has the app '{}'", app.file, app.name));
+        return Some(Sign::sure(format!("{} has the app '{}'", app.file, app.name)));
     }
     if let Some(file) = by_hand(project) {
-        return Some(format!("{file} takes its socket from systemd"));
+        return Some(Sign::sure(format!("{file} takes its socket from systemd")));
     }
     let file = ["manage.py", "pyproject.toml", "requirements.txt", "Pipfile"]
         .into_iter()
         .find(|name| project.has(name))?;
-    Some(format!("there is {file}"))
+    Some(Sign::weak(format!("there is {file}")))
 }
 
 pub(super) fn called(project: &Project) -> Option<String> {

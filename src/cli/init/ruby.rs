@@ -1,5 +1,6 @@
 //! Ruby: Puma takes the socket that is passed; of the other servers unicorn does.
 
+use super::Sign;
 use super::project::{Project, literal};
 use super::write::listen;
 use crate::cli::draft::{Draft, Table};
@@ -27,14 +28,14 @@ fn has(project: &Project, gem: &str) -> bool {
     })
 }
 
-pub(super) fn seen(project: &Project) -> Option<String> {
+pub(super) fn seen(project: &Project) -> Option<Sign> {
     if project.has("config.ru") {
-        return Some("there is a config.ru".to_owned());
+        return Some(Sign::sure("there is a config.ru"));
     }
     ["rails", "puma", "sinatra"]
         .into_iter()
         .find(|gem| has(project, gem))
-        .map(|gem| format!("the Gemfile names {gem}"))
+        .map(|gem| Sign::sure(format!("the Gemfile names {gem}")))
 }
 
 pub(super) fn called(_: &Project) -> Option<String> {

@@ -1,7 +1,8 @@
 //! Rust: the binary that was built, if it takes its socket from systemd.
 
+use super::Sign;
 use super::project::Project;
-use super::write::listen;
+use super::write::{listen, takes_socket};
 use crate::cli::draft::{Draft, Table};
 use crate::cli::trouble::Unusable;
 
@@ -9,7 +10,7 @@ use crate::cli::trouble::Unusable;
 const TAKES: [&str; 4] = ["listenfd", "LISTEN_FDS", "sd_listen_fds", "receive_descriptors"];
 
 /// What to add to a program that does not.
-const ADD: &str = "no file of the project takes its socket from systemd (LISTEN_FDS), so each worker would open the port by itself, and all but one fail. Add 'cargo add listenfd'; let listener = ListenFd::from_env().take_tcp_listener(0)?; for tokio call set_nonblocking(true) and TcpListener::from_std(listener). And finish at SIGTERM";
+const ADD: &str = "Add 'cargo add listenfd'; let listener = ListenFd::from_env().take_tcp_listener(0)?; for tokio call set_nonblocking(true) and TcpListener::from_std(listener). And finish at SIGTERM";
 
 fn manifest(project: &Project) -> Option<toml::Table> {
     let parsed = project.text("Cargo.toml")?.parse::<toml::Table>();
@@ -19,8 +20,15 @@ fn manifest(project: &Project) -> Option<toml::Table> {
     parsed.ok()
 }
 
-pub(super) fn seen(project: &Project) -> Option<String> {
-    manifest(project).map(|_| "there is a Cargo.toml".to_owned())
+pub(super) fn seen(project: &Project) -> Option<Sign> {
+    let manifest = manifest(project)?;
+    let sign = "there is a Cargo.toml";
+    Some(if has_program(project, &manifest) { Sign::sure(sign) } else { Sign::weak(sign) })
+}
+
+/// Whether a package has a binary: one that is named, or one that Cargo finds by its place.
+fn has_program(project: &Project, manifest: &toml::Table) -> bool {
+    manifest.contains_key("bin") || project.has("src/main.rs") || project.has_folder("src/bin")
 }
 
 /// The binary's name: the first of `[[bin]]`, else the package's.
@@ -39,6 +47,12 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         Unusable::from("its Cargo.toml has no package: it is a workspace")
             .hint("call 'dogwatch init' in the folder of the package that serves")
     })?;
+    if manifest(project).is_some_and(|manifest| !has_program(project, &manifest)) {
+        return Err(Unusable::from(
+            "it is a library of Rust: it has no src/main.rs, no src/bin and no [[bin]]",
+        )
+        .hint("call 'dogwatch init' in the package of the program that serves"));
+    }
     let built = [
         format!("target/release/{name}"),
         format!("bin/{name}"),
@@ -50,17 +64,7 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         None => draft.remark_at(Table::Top, "command", "command", "it is not built yet: 'cargo build --release'"),
     }
     draft.set(Table::Top, "command", vec![format!("./{}", there.unwrap_or(&built[0]))]);
-    draft.set(Table::Top, "handoff", "fd");
-    match project.mentions(&["rs", "toml"], &TAKES) {
-        Some(file) => {
-            draft.note(
-                Table::Top,
-                "handoff",
-                format!("from {file}: it takes its socket from systemd"),
-            );
-        }
-        None => draft.remark_at(Table::Top, "handoff", "handoff", ADD),
-    }
+    takes_socket(project.mentions(&["rs", "toml"], &TAKES), ADD, draft);
     listen(project, None, (8080, "nothing says another port"), draft);
     Ok(())
 }

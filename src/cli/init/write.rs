@@ -53,6 +53,23 @@ pub(super) fn unseen(folder: &str, draft: &mut Draft) {
     }
 }
 
+/// Writes the handoff of a program that was compiled: a file of it takes its socket by itself, or it says what to `add`.
+pub(super) fn takes_socket(file: Option<String>, add: &str, draft: &mut Draft) {
+    draft.set(Table::Top, "handoff", "fd");
+    match file {
+        Some(file) => {
+            let text = format!("from {file}: it takes its socket from systemd");
+            draft.note(Table::Top, "handoff", text);
+        }
+        None => {
+            let text = format!(
+                "no file of the project takes its socket from systemd (LISTEN_FDS), so each worker would open the port by itself, and all but one fail. {add}"
+            );
+            draft.remark_at(Table::Top, "handoff", "handoff", text);
+        }
+    }
+}
+
 /// Writes `listen`: what was asked for, else PORT of the `.env`, else what the code says, else what is usual. Returns the port,
 /// where it has one.
 pub(super) fn listen(

@@ -1,0 +1,318 @@
+//! What is written for a small project of every kind.
+
+use super::{NEXT, look, tree};
+
+/// The keys of the file for a project, without what is the same for all; `[table]` before what is in one.
+fn keys(files: &[(&str, &str)]) -> Vec<String> {
+    let root = tree(files);
+    let (draft, _) = look(root.path(), None).unwrap();
+    let text = draft.text();
+    let mut table = String::new();
+    let mut keys = vec![];
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix('[') {
+            Some(name) => table = format!("{}.", name.trim_end_matches(']')),
+            // Where Python and Ruby are is the machine's affair.
+            None if line.starts_with("working-directory") || line.starts_with("PATH = ") => {}
+            None => keys.push(format!("{table}{line}")),
+        }
+    }
+    keys
+}
+
+/// What it is, its files, and the keys that come of them.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+#[test]
+fn every_kind_has_its_command_handoff_and_readiness() {
+    let gunicorn = "command = [\"venv/bin/gunicorn\", \"-w\", \"1\", \"app:app\"]";
+    let flask = ("app.py", "app = Flask(__name__)");
+    let puma = "\"-w\", \"0\", \"--bind-to-activated-sockets\", \"only\"]";
+    let cases: [Case<'_>; 20] = [
+        (
+            "Node by its script",
+            &[
+                ("package.json", r#"{"scripts": {"start": "node server.js -x"}}"#),
+                ("server.js", "x.listen(8123)"),
+            ],
+            &[
+                "command = [\"node\", \"server.js\", \"-x\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8123\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"8123\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Node by 'main', told its port by .env",
+            &[
+                ("package.json", r#"{"main": "./lib/a.js"}"#),
+                ("lib/a.js", ""),
+                (".env", "PORT=9000\n"),
+            ],
+            &[
+                "command = [\"node\", \"lib/a.js\"]",
+                "workers = \"cpus\"",
+                "listen = [\"9000\"]",
+                "environment-files = [\"DIR/.env\"]",
+                "handoff = \"node\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Next",
+            &[("package.json", NEXT), ("node_modules/.bin/next", "")],
+            &[
+                "command = [\"node_modules/.bin/next\", \"start\"]",
+                "workers = \"cpus\"",
+                "listen = [\"3000\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"3000\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Node that is told its port by its script, beside a file of Python's",
+            &[
+                ("package.json", r#"{"scripts": {"start": "PORT=4000 node a.js"}}"#),
+                ("a.js", "x.listen(process.env.PORT||3000)"),
+                ("requirements.txt", "fabric"),
+            ],
+            &[
+                "command = [\"npm\", \"start\"]",
+                "workers = \"cpus\"",
+                "listen = [\"4000\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"4000\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Node whose port is a constant",
+            &[("server.js", "const port = 4001\nx.listen(port)")],
+            &[
+                "command = [\"node\", \"server.js\"]",
+                "workers = \"cpus\"",
+                "listen = [\"4001\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"4001\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Next with a port",
+            &[
+                (
+                    "package.json",
+                    r#"{"scripts": {"start": "next start -p 4002"}, "dependencies": {"next": "15"}}"#,
+                ),
+                ("node_modules/.bin/next", ""),
+            ],
+            &[
+                "command = [\"node_modules/.bin/next\", \"start\", \"-p\", \"4002\"]",
+                "workers = \"cpus\"",
+                "listen = [\"4002\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"4002\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "Nest, whose script keeps the channel",
+            &[(
+                "package.json",
+                r#"{"scripts": {"start": "nest start"}, "dependencies": {"@nestjs/core": "11"}}"#,
+            )],
+            &[
+                "command = [\"node\", \"dist/main.js\"]",
+                "workers = \"cpus\"",
+                "listen = [\"3000\"]",
+                "handoff = \"node\"",
+                "env.PORT = \"3000\"",
+                "env.NODE_ENV = \"production\"",
+            ],
+        ),
+        (
+            "FastAPI",
+            &[
+                ("main.py", "app = FastAPI()"),
+                ("requirements.txt", "fastapi\nuvicorn[standard]\n"),
+                (".venv/bin/uvicorn", ""),
+            ],
+            &[
+                "command = [\".venv/bin/uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Quart with hypercorn",
+            &[
+                ("app.py", "app = Quart(__name__)"),
+                (
+                    "pyproject.toml",
+                    "[project]\nname = \"x\"\ndependencies = [\"hypercorn>=0.17\"]\n",
+                ),
+                ("venv/bin/hypercorn", ""),
+            ],
+            &[
+                "command = [\"venv/bin/hypercorn\", \"-w\", \"0\", \"--bind\", \"fd://3\", \"app:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Flask",
+            &[flask, ("venv/bin/gunicorn", "")],
+            &[gunicorn, "workers = \"cpus\"", "listen = [\"8000\"]", "ready.when = \"accepting\""],
+        ),
+        (
+            "Flask, with an environment that lacks the server",
+            &[flask, ("venv/bin/python3", "")],
+            &[gunicorn, "workers = \"cpus\"", "listen = [\"8000\"]", "ready.when = \"accepting\""],
+        ),
+        (
+            "Django",
+            &[
+                ("manage.py", ""),
+                ("site/wsgi.py", "application = get_wsgi_application()"),
+                ("site/asgi.py", "application = get_asgi_application()"),
+                ("venv/bin/gunicorn", ""),
+            ],
+            &[
+                "command = [\"venv/bin/gunicorn\", \"-w\", \"1\", \"site.wsgi:application\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Django with channels",
+            &[
+                ("manage.py", ""),
+                ("site/wsgi.py", "application = get_wsgi_application()"),
+                ("site/asgi.py", "application = get_asgi_application()"),
+                ("Pipfile", "channels = \"*\"\ndaphne = \"*\"\n"),
+                ("venv/bin/daphne", ""),
+            ],
+            &[
+                "command = [\"venv/bin/daphne\", \"--fd\", \"3\", \"site.asgi:application\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8000\"]",
+                "balance = \"steered\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+        (
+            "Python that takes its socket itself",
+            &[("server.py", "s = socket.socket(fileno=3)"), ("requirements.txt", "")],
+            &[
+                "command = [\"python3\", \"server.py\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "Rails",
+            &[
+                ("config.ru", ""),
+                ("Gemfile", "gem \"rails\", \"~> 8\"\ngem 'puma'\n"),
+                ("config/puma.rb", "port ENV.fetch(\"PORT\", 3100)\n"),
+                ("package.json", NEXT),
+            ],
+            &[
+                &format!("command = [\"bundle\", \"exec\", \"puma\", {puma}"),
+                "workers = \"cpus\"",
+                "listen = [\"3100\"]",
+                "balance = \"steered\"",
+                "env.RAILS_ENV = \"production\"",
+            ],
+        ),
+        (
+            "unicorn",
+            &[("config.ru", ""), ("Gemfile", "gem 'unicorn'\n")],
+            &[
+                "command = [\"bundle\", \"exec\", \"unicorn\", \"-l\", \"0.0.0.0:8080\"]",
+                "workers = \"cpus\"",
+                "listen = [\"0.0.0.0:8080\"]",
+                "env.RACK_ENV = \"production\"",
+                "ready.when = \"accepting\"",
+                "stop.signal = \"SIGQUIT\"",
+            ],
+        ),
+        (
+            "Go",
+            &[
+                ("go.mod", "module example.org/x/shop/v2\n"),
+                (
+                    "main.go",
+                    "package main\nactivation.Listeners(); http.ListenAndServe(\":8081\", nil)",
+                ),
+                ("bin/shop", ""),
+            ],
+            &[
+                "command = [\"./bin/shop\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8081\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "Rust",
+            &[
+                (
+                    "Cargo.toml",
+                    "[package]\nname = \"shop-api\"\n[dependencies]\nlistenfd = \"1\"\n",
+                ),
+                ("src/main.rs", ""),
+            ],
+            &[
+                "command = [\"./target/release/shop-api\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "PHP that takes its socket itself",
+            &[("composer.json", "{}"), ("server.php", "new SocketServer('php://fd/3')")],
+            &[
+                "command = [\"php\", \"server.php\"]",
+                "workers = \"cpus\"",
+                "listen = [\"8080\"]",
+                "handoff = \"fd\"",
+            ],
+        ),
+        (
+            "a Procfile, before all others",
+            &[("Procfile", "web: A=1 uvicorn main:app --port $PORT\nworker: x\n"), flask],
+            &[
+                "command = [\"uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "workers = \"cpus\"",
+                "listen = [\"127.0.0.1:8080\"]",
+                "balance = \"steered\"",
+                "env.PORT = \"8080\"",
+                "env.A = \"1\"",
+                "ready.when = \"accepting\"",
+            ],
+        ),
+    ];
+    for (what, files, expected) in cases {
+        let found: Vec<String> = keys(files)
+            .into_iter()
+            .map(|key| match key.split_once("[\"/") {
+                Some((key, _)) if key.starts_with("environment-files") => {
+                    format!("{key}[\"DIR/.env\"]")
+                }
+                _ => key,
+            })
+            .collect();
+        assert_eq!(found, expected, "{what}");
+    }
+}
