@@ -199,6 +199,18 @@ fn what_cannot_be_known_says_what_to_write() {
             "'nodemon' starts the program again by itself when a file changes, as a child that gets no channel\nhint: write command = [\"node\", \"app.js\"]",
         ),
         (
+            "pm2-runtime start app.js -i max -- -v",
+            "'pm2-runtime' is a process manager itself, and keeps the channel\nhint: write command = [\"node\", \"app.js\", \"-v\"]",
+        ),
+        (
+            "pm2 start app.js -i max",
+            "'pm2' is a process manager itself, and keeps the channel\nhint: write command = [\"node\", \"app.js\"]",
+        ),
+        (
+            "forever -c node app.js -v",
+            "'forever' is a process manager itself, and keeps the channel\nhint: write command = [\"node\", \"app.js\", \"-v\"]",
+        ),
+        (
             "concurrently 'node a.js' 'node b.js'",
             "'concurrently' starts programs of its own, which get no channel\nhint: write the program that listens as 'command', and give each other one a file of its own",
         ),

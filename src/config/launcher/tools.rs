@@ -265,7 +265,7 @@ pub(super) fn refuse(keeper: Keeper, tool: &str, arguments: &[String]) -> Option
         Keeper::Watches => return Some(watches(tool, arguments)),
         Keeper::Manages => (
             format!("'{tool}' is a process manager itself, and keeps the channel"),
-            instead(&bare(&program(arguments))),
+            instead(&bare(&managed(tool, arguments))),
         ),
         Keeper::Several => (
             format!("'{tool}' starts programs of its own, which get no channel"),
@@ -308,6 +308,17 @@ fn program(arguments: &[String]) -> Vec<String> {
         }
     };
     arguments[at..].to_vec()
+}
+
+/// The program that a process manager is given, and what is for it: to PM2 the words behind the file are its own.
+fn managed(tool: &str, arguments: &[String]) -> Vec<String> {
+    let mut words = arguments.splitn(2, |word| word == "--");
+    let (own, passed) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut program = program(own);
+    if base(tool).starts_with("pm2") {
+        program.truncate(1);
+    }
+    program.into_iter().chain(passed.iter().cloned()).collect()
 }
 
 /// With the Node that runs it.
