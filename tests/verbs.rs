@@ -244,6 +244,10 @@ fn doctor_says_what_it_can_without_a_unit() {
     }
     ok(&primary, &["stop", "app/0"]);
     assert!(ok(&primary, &["doctor", "app"]).contains("remedy: 'dogwatch start app/0'"));
+    let report = json("doctor", &ok(&primary, &["doctor", "app", "--json"]));
+    let findings = report["findings"].as_array().unwrap();
+    let stopped = findings.iter().find(|finding| finding["about"] == "serving").unwrap();
+    assert_eq!(stopped["remedy"], "'dogwatch start app/0'", "{report:#}");
     std::fs::write(&config, "workers = 2\nsettel = 1\n").unwrap();
     let (code, said, _) = verb(primary.folder.path(), &["doctor", "app"]);
     assert!(code == 1 && said.contains("app.toml:2: unknown key 'settel'"), "{code}\n{said}");

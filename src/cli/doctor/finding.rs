@@ -3,9 +3,11 @@
 use crate::cli::text;
 use crate::cli::trouble::printable;
 use comfy_table::Cell;
+use serde::Serialize;
 
 /// How good it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Mark {
     /// As it should be.
     Ok,
@@ -29,16 +31,19 @@ impl Mark {
 }
 
 /// One answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
+    #[serde(rename = "state")]
     pub(super) mark: Mark,
     /// The question, in one word.
     pub(super) about: &'static str,
     /// What was found.
     pub(super) text: String,
     /// What to type, or to write into the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<String>,
     /// The last words of whoever failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) lines: Vec<String>,
 }
 

@@ -11,11 +11,13 @@ mod place;
 mod script;
 mod unit;
 
+use super::list::to_json;
 use super::target::app_name;
-use super::text::print;
+use super::text::{print, say};
 use super::trouble::{Code, Trouble};
 use crate::config::units::Scope;
-use finding::Mark;
+use finding::{Finding, Mark};
+use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,6 +30,16 @@ pub(super) struct DoctorArguments {
     /// An app of a user's own manager, from ~/.config/dogwatch
     #[arg(long)]
     user: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    app: &'a str,
+    findings: &'a [Finding],
 }
 
 /// Prints a line for each question; 1 if there is a problem.
@@ -49,7 +61,11 @@ pub(super) fn doctor(
         return Err(if arguments.user { trouble } else { trouble.hint(other) });
     };
     let findings = judge::judge(&facts);
-    print(&finding::report(app, &findings))?;
+    if arguments.json {
+        say(&to_json(&Report { app, findings: &findings })?)?;
+    } else {
+        print(&finding::report(app, &findings))?;
+    }
     let is_sick = findings.iter().any(|finding| finding.mark == Mark::Problem);
     Ok(if is_sick { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
