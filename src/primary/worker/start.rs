@@ -16,11 +16,13 @@ use crate::config::values::{Handoff, ReadyWhen};
 use crate::protocol::environment::{self, PID_PLACEHOLDER, Sockets};
 use crate::protocol::store::Part;
 use crate::sys::cgroup::{Delegated, Group};
-use crate::sys::pidfd;
 use crate::sys::spawn::{self, Program};
+use crate::sys::{pidfd, process};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// So many groups of one name are tried.
@@ -115,10 +117,10 @@ pub(in super::super) fn start(
     })
     .map_err(NotStarted::doing("making a process"))?;
     crash::point("made");
-    // It is our child and not reaped yet, so the number means it.
-    let pidfd = pidfd::open(child.pid).map_err(NotStarted::doing("opening its process"))?;
-    let put = ground.manager.put(who.name(Part::Pid), &pidfd, Polled::No);
-    put.map_err(NotStarted::doing("copying a descriptor"))?;
+    let pidfd = take_hold(child.pid, who, ground).inspect_err(|_| {
+        // Nobody would know it, and it would serve.
+        process::signal(child.pid, Signal::SIGKILL);
+    })?;
     crash::point("stored");
 
     undo.is_needed = false;
@@ -162,6 +164,14 @@ pub(in super::super) fn start(
         drain: None,
         _ready_pipe: ready_pipe,
     })
+}
+
+/// Returns the pidfd of a child that is not reaped yet, so that the number means it; the next primary has it too.
+fn take_hold(pid: Pid, who: Identity, ground: &mut Ground<'_>) -> Result<OwnedFd, NotStarted> {
+    let pidfd = pidfd::open(pid).map_err(NotStarted::doing("opening its process"))?;
+    let put = ground.manager.put(who.name(Part::Pid), &pidfd, Polled::No);
+    put.map_err(NotStarted::doing("copying a descriptor"))?;
+    Ok(pidfd)
 }
 
 /// Makes a worker's control group. One of its name may still be there, of a primary that knew nothing of this one.
