@@ -241,6 +241,20 @@ fn an_older_and_a_newer_programs_state_is_gone_on_with() {
 }
 
 #[test]
+fn settings_that_cannot_be_are_not_believed() {
+    for (place, nonsense) in [
+        ("command", json!([])),
+        ("ready_fd", json!(i32::MAX)),
+        ("working_directory", json!("here")),
+    ] {
+        let spoil = |manager: &Manager| {
+            edit(manager, |state| state["launches"]["1"]["settings"][place] = nonsense);
+        };
+        relieves(spoil, UNREADABLE);
+    }
+}
+
+#[test]
 fn a_number_that_is_somebody_elses_by_now_is_left_alone() {
     // With the descriptor of the worker's process, and without.
     for is_stored in [true, false] {

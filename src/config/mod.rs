@@ -144,11 +144,18 @@ impl Settings {
         settings.check().map(|()| settings)
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Says which settings cannot be, alone or together.
+    ///
+    /// # Errors
+    /// The first of them, and why.
+    pub fn check(&self) -> Result<(), Error> {
         let policy = &self.policy;
         let refuse = |key: &str, reason: &str| {
             Err(Error { message: format!("'{key}': {reason}"), hint: None })
         };
+        if self.command.first().is_none_or(String::is_empty) {
+            return refuse("command", "it names no program");
+        }
         if policy.surge == 0 {
             return refuse("reload.surge", "at least one slot must be relieved at a time");
         }

@@ -71,8 +71,12 @@ pub(super) fn write(primary: &Primary) -> serde_json::Result<Vec<u8>> {
 pub(super) fn read(text: &[u8]) -> Result<State, String> {
     let state: State = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     let lost = state.core.all_settings().find(|g| !state.launches.contains_key(g));
-    match lost {
-        Some(generation) => Err(format!("generation {generation} has no settings")),
-        None => Ok(state),
+    if let Some(generation) = lost {
+        return Err(format!("generation {generation} has no settings"));
     }
+    for (generation, launch) in &state.launches {
+        let checked = launch.settings.check();
+        checked.map_err(|error| format!("generation {generation}: {}", error.message))?;
+    }
+    Ok(state)
 }
