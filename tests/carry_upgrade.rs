@@ -11,6 +11,7 @@ mod support;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,6 +36,21 @@ fn upgrade(manager: &mut Manager) {
     manager.signal(Signal::SIGUSR2);
     manager.says("upgrading: executing");
     manager.says("took over from the last primary: 3 workers live");
+}
+
+#[test]
+fn a_socket_that_is_called_as_we_call_ours_is_kept() {
+    let (listener, name) = (TcpListener::bind("127.0.0.1:0").unwrap(), "dogwatch-shop.socket");
+    let address = listener.local_addr().unwrap();
+    let unit = demo().passing(address, vec![(name.to_owned(), listener.into())]);
+    let mut manager = serving(unit);
+    let (pid, before) = (manager.pid(), workers(&manager));
+    for _ in 0..2 {
+        upgrade(&mut manager);
+        assert!(manager.get("/").contains("generation 1,"));
+    }
+    assert_eq!((manager.pid(), workers(&manager)), (pid, before));
+    ends_clean(manager);
 }
 
 /// dogwatch as a package installs it, in a folder of its own.

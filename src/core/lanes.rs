@@ -126,7 +126,12 @@ impl Lanes {
     /// Notes on which lane a worker is that another primary has started.
     pub fn settle(&mut self, worker: WorkerId, slot: Slot, lane: Lane) {
         let lane = Lane(lane.0.min(self.count.saturating_sub(1)));
-        self.tenants.insert(worker, Tenant { lane, slot, stage: Stage::Starting });
+        let stage = self.tenants.get(&worker).map_or(Stage::Starting, |tenant| tenant.stage);
+        let tenant = Tenant { lane, slot, stage };
+        self.tenants.insert(worker, tenant);
+        if tenant.is_admitted() {
+            self.homes.insert(slot, lane);
+        }
         self.homes.entry(slot).or_insert(lane);
     }
 

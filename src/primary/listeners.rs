@@ -4,7 +4,7 @@
 use super::channel::Local;
 use crate::config::Settings;
 use crate::config::values::{Address, Handoff};
-use crate::core::Lane;
+use crate::core::{Lane, MAX_LANES};
 use crate::protocol::node::Place;
 use crate::protocol::store::Name;
 use crate::sys::socket::{self, Port};
@@ -23,12 +23,19 @@ pub(super) struct Socket {
     pub(super) inode: u64,
     /// We have opened it: it is not systemd that passes it to the next primary.
     pub(super) is_own: bool,
+    /// Its number in the FD store, where it comes from there.
+    number: Option<u16>,
 }
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd, is_own: bool) -> io::Result<Self> {
         let inode = socket::inode(&fd)?;
-        Ok(Self { fd: Arc::new(fd), inode, is_own })
+        Ok(Self { fd: Arc::new(fd), inode, is_own, number: None })
+    }
+
+    /// One that the last primary had opened.
+    pub(super) fn stored(fd: OwnedFd, number: u16) -> io::Result<Self> {
+        Ok(Self { number: Some(number), ..Self::new(fd, true)? })
     }
 }
 
@@ -45,6 +52,22 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn new(name: String, socket: Socket, own_path: Option<PathBuf>) -> Self {
         Self { name, sockets: vec![socket], own_path }
+    }
+
+    /// Its first socket listens: the others may have been shut down, and that is for those who steer them.
+    fn wake(&self) -> io::Result<()> {
+        let first = &self.sockets[0].fd;
+        if socket::is_listening(first)? { Ok(()) } else { socket::listen_again(first) }
+    }
+
+    /// Whether they share a name and an address, so that they are lanes of one.
+    fn is_beside(&self, other: &Self) -> bool {
+        let (own, others) = (&self.sockets[0].fd, &other.sockets[0].fd);
+        let address = |fd| socket::own_address(fd).ok().flatten();
+        self.name == other.name
+            && address(own).is_some()
+            && address(own) == address(others)
+            && socket::is_datagram(own).ok() == socket::is_datagram(others).ok()
     }
 
     /// Whether each lane has a socket of its own.
@@ -86,7 +109,7 @@ pub(super) struct Obtained {
 
 impl Listeners {
     /// Returns the sockets that systemd passed, else those that the last primary had opened, else opens the addresses; there
-    /// may be none for workers on a channel. Sets `O_NONBLOCK` as the workers want it, once: systemd sets or clears it at
+    /// may be none for workers on a channel. Equal ones are the lanes of one listener, whatever is wanted now. Sets `O_NONBLOCK` as the workers want it, once: systemd sets or clears it at
     /// each start of the service, and live workers share it.
     ///
     /// # Errors
@@ -97,23 +120,25 @@ impl Listeners {
         carried: Vec<Listener>,
     ) -> Result<Obtained, String> {
         let adopted = !passed.is_empty();
-        let is_steered = settings.balance.is_steered();
-        let mut all = match (adopted, carried.is_empty()) {
+        let all = in_lanes(match (adopted, carried.is_empty()) {
             // Lanes that were passed, and more of the same addresses that the last primary made.
-            (true, _) if is_steered => passed.into_iter().chain(carried).collect(),
-            (true, _) => passed,
+            (true, _) => {
+                let is_more = |own: &Listener| passed.iter().any(|passed| passed.is_beside(own));
+                let more: Vec<_> = carried.into_iter().filter(is_more).collect();
+                passed.into_iter().chain(more).collect()
+            }
             (false, false) => carried,
-            (false, true) => open(&settings.listen, is_steered)?,
-        };
-        if is_steered {
-            all = in_lanes(all);
-        }
+            (false, true) => open(&settings.listen, settings.balance.is_steered())?,
+        });
         // Over the channel, programs ask for what they need.
         if all.is_empty() && settings.handoff == Handoff::Fd {
             return Err("no listener: no socket was passed and no address is named".to_owned());
         }
         let mut mended = vec![];
         for listener in &all {
+            listener.wake().map_err(|e| {
+                format!("cannot have listener '{}' listen again: {e}", listener.name)
+            })?;
             for one in &listener.sockets {
                 let set = socket::set_nonblocking(&one.fd, !settings.blocking);
                 let changed = set.map_err(|e| {
@@ -168,7 +193,7 @@ impl Listeners {
     }
 
     /// Returns the sockets that we have opened, with their names in the FD store: by lanes, so that more of these change no
-    /// name, and sorted by them they are in the order in which they were bound.
+    /// name, sorted by them they are in the order in which they were bound, and [`fill_gaps`] knows which is lost.
     pub(super) fn own(&self) -> impl Iterator<Item = (Name, &Arc<OwnedFd>)> {
         let each = self.all.iter().enumerate().flat_map(|(at, listener)| {
             listener
@@ -257,22 +282,31 @@ impl Listener {
 fn in_lanes(all: Vec<Listener>) -> Vec<Listener> {
     let mut grouped: Vec<Listener> = Vec::new();
     for listener in all {
-        let fd = &listener.sockets[0].fd;
-        let shares = socket::port(fd).ok() == Some(Port::Reused) && !socket::is_local(fd);
-        let address = socket::own_address(fd).ok().flatten();
-        let is_datagram = socket::is_datagram(fd).ok();
-        let same = grouped.iter_mut().find(|known| {
-            let known_fd = &known.sockets[0].fd;
-            known.name == listener.name
-                && socket::own_address(known_fd).ok().flatten() == address
-                && socket::is_datagram(known_fd).ok() == is_datagram
-        });
-        match same.filter(|_| shares && address.is_some()) {
+        let shares = socket::port(&listener.sockets[0].fd).ok() == Some(Port::Reused);
+        let same = grouped.iter_mut().find(|known| shares && known.is_beside(&listener));
+        match same {
             Some(known) => known.sockets.extend(listener.sockets),
             None => grouped.push(listener),
         }
     }
+    let count = grouped.len();
+    grouped.iter_mut().for_each(|listener| fill_gaps(listener, count));
     grouped
+}
+
+/// Opens a lane anew that the FD store has lost, so that those after it keep their numbers, by which others know them.
+fn fill_gaps(listener: &mut Listener, listeners: usize) {
+    let mut whole: Vec<Socket> = vec![];
+    for socket in std::mem::take(&mut listener.sockets) {
+        let lane = socket.number.map_or(0, |number| usize::from(number) / listeners);
+        while whole.len() < lane.min(MAX_LANES.into()) {
+            let opened = socket::join(&socket.fd).and_then(|fd| Socket::new(fd, true));
+            let Ok(opened) = opened else { break };
+            whole.push(opened);
+        }
+        whole.push(socket);
+    }
+    listener.sockets = whole;
 }
 
 /// What to do about an address that is in use.

@@ -195,6 +195,20 @@ pub fn is_listening(fd: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Whether a socket listens, or only has to be told to: a TCP socket with a port and no peer. One that was shut down
+/// (`shutdown(2)`) is such a socket.
+///
+/// # Errors
+/// `ENOTSOCK` and the like.
+pub fn may_listen(fd: impl AsFd) -> io::Result<bool> {
+    let fd = fd.as_fd();
+    if is_listening(fd)? {
+        return Ok(true);
+    }
+    let is_bound = own_address(fd)?.is_some_and(|address| address.port() != 0);
+    Ok(is_bound && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN))
+}
+
 /// Returns a socket's own address as people write it.
 #[must_use]
 pub fn local_address(fd: impl AsFd) -> String {
@@ -324,17 +338,21 @@ pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
     (is_there && number > 2).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Whether a descriptor that was passed to this process, by its position, listens (`SO_ACCEPTCONN` in `socket(7)`).
+/// Whether connections or datagrams of clients come to a descriptor that was passed to this process, by its number: it
+/// listens (`SO_ACCEPTCONN` in `socket(7)`), or is an internet socket for datagrams.
 #[must_use]
-pub fn is_passed_listening(at: usize) -> bool {
-    let number = RawFd::try_from(at + 3).unwrap_or(-1);
-    let (mut listens, mut length): (libc::c_int, libc::socklen_t) = (0, 4);
-    let place = (&raw mut listens).cast();
-    // SAFETY: writes a number to a valid place; that the descriptor is none is an error.
-    let told = unsafe {
-        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, place, &raw mut length)
+pub fn is_passed_listener(number: RawFd) -> bool {
+    let option = |option| {
+        let (mut value, mut length): (libc::c_int, libc::socklen_t) = (-1, 4);
+        let place = (&raw mut value).cast();
+        // SAFETY: writes a number to a valid place; that the descriptor is none is an error.
+        let told =
+            unsafe { libc::getsockopt(number, libc::SOL_SOCKET, option, place, &raw mut length) };
+        (told == 0).then_some(value)
     };
-    told == 0 && listens != 0
+    let is_internet = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
+    let is_datagram = option(libc::SO_TYPE) == Some(libc::SOCK_DGRAM);
+    option(libc::SO_ACCEPTCONN) == Some(1) || (is_internet && is_datagram)
 }
 
 /// Takes a descriptor that was passed to this process (`sd_listen_fds(3)`), whatever it is; `None` where it is taken already.

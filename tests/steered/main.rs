@@ -10,6 +10,7 @@
 
 mod client;
 mod deaths;
+mod lanes;
 mod odd;
 mod poor;
 mod quiet;

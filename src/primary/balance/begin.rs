@@ -5,7 +5,7 @@ use super::group::{self, Group, Lesser};
 use super::{Balance, Memory, Shared, Steering, Wish};
 use crate::config::Settings;
 use crate::config::values::{Balance as Asked, Steer};
-use crate::core::{Lanes, Policy};
+use crate::core::{Lanes, MAX_LANES, Policy};
 use crate::protocol::store::Name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -22,8 +22,9 @@ pub(in super::super) struct Beginning {
     pub(in super::super) said: Vec<Said>,
 }
 
-/// Makes the kernel steer the connections of all listeners that can be, if the settings want that. Listeners get as many
-/// lanes as are wanted; one that cannot be steered has a single socket after. `is_first` says that there was no primary before.
+/// Makes the kernel steer the connections of all listeners that can be, if the settings want that, or if there are lanes: a
+/// program that serves one of them gets the connections of one. Listeners get as many lanes as are wanted; one that cannot be
+/// steered has a single socket after. `is_first` says that there was no primary before.
 pub(in super::super) fn begin(
     settings: &Settings,
     listeners: &mut Listeners,
@@ -31,8 +32,15 @@ pub(in super::super) fn begin(
     is_first: bool,
 ) -> Beginning {
     let mut said = vec![];
-    let Asked::Steered(steer) = settings.balance else {
-        return Beginning { balance: Balance { shared: None, why: None }, said };
+    let steer = match (settings.balance, listeners.all.iter().find(|l| l.has_lanes())) {
+        (Asked::Steered(steer), _) => steer,
+        (Asked::Shared | Asked::RoundRobin { .. }, Some(listener)) => {
+            said.push(say_steered_all_the_same(listener, settings.balance));
+            Steer::RoundRobin
+        }
+        (Asked::Shared | Asked::RoundRobin { .. }, None) => {
+            return Beginning { balance: Balance { shared: None, why: None }, said };
+        }
     };
     if listeners.all.is_empty() {
         let text = "cannot steer what programs ask for: no listener is named; workers share it";
@@ -148,12 +156,22 @@ fn make_lanes(
     let ways_out =
         format!("name its ListenStream= {wanted} times in the socket unit, with ReusePort=yes");
     match listener.grow(wanted, blocking) {
-        Growth::Enough => None,
         Growth::None(why) => {
             let hint = (!listener.is_local()).then_some(ways_out);
             listener.give_up_lanes();
             Some(say_unsteered(listener, why, hint))
         }
+        // More than the program can tell apart.
+        Growth::Enough if listener.sockets.len() <= usize::from(slots) => Some((
+            format!(
+                "listener '{}' has {} lanes for {slots} workers, and there can be no more: workers that have none of their own share \
+                 one, and are told to stop before they are idle",
+                listener.name,
+                listener.sockets.len()
+            ),
+            Some(format!("have fewer than {MAX_LANES} workers, or several apps")),
+        )),
+        Growth::Enough => None,
         // One worker more than there are slots is all that a reload needs.
         Growth::Short(_) if listener.sockets.len() > usize::from(slots) => None,
         Growth::Short(why) if listener.has_lanes() => {
@@ -183,6 +201,17 @@ fn say_strangers(listener: &Listener, group: &Group) -> Option<Said> {
     (count > 0).then_some((text, Some(hint)))
 }
 
+fn say_steered_all_the_same(listener: &Listener, asked: Asked) -> Said {
+    let (name, sockets) = (&listener.name, listener.sockets.len());
+    let text = format!(
+        "cannot use balance '{asked}' on listener '{name}': it has {sockets} sockets, of which most programs serve one; workers \
+         are steered"
+    );
+    let hint = "name its ListenStream= once, and stop the socket unit too: systemctl stop APP.socket APP.service; systemctl \
+                daemon-reload; systemctl start APP";
+    (text, Some(hint.to_owned()))
+}
+
 fn say_unsteered(listener: &Listener, why: &str, hint: Option<String>) -> Said {
     let text = format!("cannot steer listener '{}': {why}; all workers share it", listener.name);
     (text, hint)
@@ -200,4 +229,21 @@ fn say_lesser(listener: &Listener, steer: Steer, lesser: Lesser) -> Said {
         lesser.why
     );
     (text, lesser.hint.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::listeners::Socket;
+    use super::*;
+    use crate::sys::socket::{self, Port};
+
+    #[test]
+    fn more_workers_than_there_can_be_lanes_are_told_of() {
+        let fd = socket::listen_tcp("127.0.0.1:0".parse().unwrap(), false, Port::Reused).unwrap();
+        let mut listener = Listener::new("web".to_owned(), Socket::new(fd, true).unwrap(), None);
+        let policy = Policy::default();
+        assert_eq!(make_lanes(&mut listener, 255, &policy, false), None);
+        let (text, _) = make_lanes(&mut listener, 256, &policy, false).unwrap();
+        assert!(text.contains("256 lanes for 256 workers, and there can be no more"), "{text}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::sys::{diag as netlink, socket, tcp};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 /// One listener whose connections are steered.
@@ -80,7 +80,7 @@ pub(super) fn begin(
     let waits = |socket: &Socket| tcp::queue_length(&socket.fd).is_ok_and(|length| length > 0);
     let lane = sockets.iter().position(waits).and_then(|at| u8::try_from(at).ok());
     let first = classic(ClassicPick::Random, &[lane.unwrap_or(0)]);
-    match bpf::attach_classic(&sockets[0].fd, &first) {
+    match put_in_order(&sockets).and_then(|()| bpf::attach_classic(&sockets[0].fd, &first)) {
         Ok(()) => Ok((group(Means::Classic), Some(lesser))),
         Err(e) => {
             Err(Lesser { why: format!("{}; attaching a classic one: {e}", lesser.why), ..lesser })
@@ -95,7 +95,7 @@ fn resumed((lanes, table): (OwnedFd, OwnedFd), sockets: &[Socket]) -> Option<Map
         match maps.holds(lane, &socket.fd) {
             Ok(true) => {}
             // It was shut down, or made after this was last written.
-            Ok(false) => maps.put(lane, &socket.fd).ok()?,
+            Ok(false) => wake(socket).and_then(|()| maps.put(lane, &socket.fd)).ok()?,
             Err(_) => return None,
         }
     }
@@ -107,14 +107,32 @@ fn with_program(sockets: &[Socket]) -> Result<Maps, Lesser> {
         move |e: io::Error| Lesser { why: format!("{what}: {e}"), hint: hint(&e) }
     };
     let maps = Maps::new(steering::MAX_LANES, BLOCK).map_err(step("making a map"))?;
-    let words = program(number(&maps.sockets()), number(&maps.control()));
+    let words = program(maps.sockets().as_raw_fd(), maps.control().as_raw_fd());
     let loaded = bpf::load(&words, "dogwatch").map_err(step("loading a program"))?;
     // Before the sockets are put: those that lie in another map of ours leave it with the program before this one.
     bpf::attach(&sockets[0].fd, &loaded).map_err(step("attaching a program"))?;
     for (lane, socket) in (0..).zip(sockets) {
-        put_patiently(&maps, lane, socket).map_err(step("putting a socket into a map"))?;
+        let put = wake(socket).and_then(|()| put_patiently(&maps, lane, socket));
+        put.map_err(step("putting a socket into a map"))?;
     }
     Ok(maps)
+}
+
+/// A socket that was shut down listens again.
+fn wake(socket: &Socket) -> io::Result<()> {
+    if socket::is_listening(&socket.fd)? { Ok(()) } else { socket::listen_again(&socket.fd) }
+}
+
+/// The kernel counts them in the order in which they began to listen. Where one was shut down meanwhile, all but the first
+/// begin anew.
+fn put_in_order(sockets: &[Socket]) -> io::Result<()> {
+    let mut each = sockets.iter().map(|socket| socket::is_listening(&socket.fd));
+    if each.all(|listens| listens.unwrap_or(false)) {
+        return Ok(());
+    }
+    let mut others = sockets.iter().skip(1);
+    others.clone().for_each(|socket| drop(socket::close_down(&socket.fd)));
+    others.try_for_each(|socket| socket::listen_again(&socket.fd))
 }
 
 /// The maps of a program that was replaced are gone a moment later.
@@ -132,10 +150,6 @@ fn put_patiently(maps: &Maps, lane: u32, socket: &Socket) -> io::Result<()> {
         }
     }
     maps.put(lane, &socket.fd)
-}
-
-fn number(fd: &impl std::os::fd::AsRawFd) -> i32 {
-    fd.as_raw_fd()
 }
 
 fn hint(error: &io::Error) -> Option<&'static str> {

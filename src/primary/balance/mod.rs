@@ -386,13 +386,12 @@ impl Steering {
         // What is weighed is drawn once.
         let is_even = steer == Steer::LeastConnections && canary.is_some();
         let picks = if is_even { Steer::RoundRobin } else { steer };
-        if let Some((_, in_turn, by_client)) = &tables {
-            for group in &self.groups {
-                // A classic program that the kernel does not take leaves the one before in force.
-                let _ = group.write(picks, in_turn, by_client);
-            }
+        let Some((_, in_turn, by_client)) = &tables else { return };
+        let written = self.groups.iter().map(|group| group.write(picks, in_turn, by_client));
+        // A classic program that the kernel does not take leaves the one before in force: it is tried again at the next change.
+        if written.fold(true, |all, one| all & one.is_ok()) {
+            self.written = tables;
         }
-        self.written = tables;
     }
 }
 

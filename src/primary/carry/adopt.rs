@@ -10,6 +10,7 @@ use super::super::{Primary, Refusal, ground};
 use super::state::{self, State};
 use super::strangers::Stranger;
 use super::{Notebook, Passed};
+use crate::config::values::Handoff;
 use crate::config::values::LogMode;
 use crate::core::{Event, Generation, How, Slot, State as Doing, Supervisor, WorkerId};
 use crate::protocol::store::{Name, Part};
@@ -76,8 +77,9 @@ impl Past {
             Self::Known(state, _) => Ok(std::mem::take(&mut state.launches)),
             Self::None => Ok(BTreeMap::from([(Generation(1), source.load()?)])),
             Self::Lost { found, .. } => {
-                let generations = found.iter().map(|(.., generation)| *generation);
-                generations.map(|generation| Ok((generation, source.load()?))).collect()
+                let generations: BTreeSet<Generation> =
+                    found.iter().map(|(.., generation)| *generation).collect();
+                generations.into_iter().map(|generation| Ok((generation, source.load()?))).collect()
             }
         }
     }
@@ -187,10 +189,11 @@ impl Primary {
         let age = started.map_or(Duration::ZERO, |started| clock::now().since(started));
         let was_left = known.as_ref().is_some_and(|known| known.is_left);
         let found = Found { pidfd, parts, known, age, is_starting };
-        self.find_lane(who, &found.pidfd);
+        let has_lane = self.find_lane(who, &found.pidfd);
         let launch = &self.launches[&generation];
         let mut ground = ground!(self);
         let (mut process, ended, lost) = worker::adopt(who, launch, found, &mut ground);
+        let lost = lost.or((!has_lane).then_some("its socket"));
         if ended.is_none()
             && let Some(lost) = lost
         {
@@ -225,18 +228,32 @@ impl Primary {
         Some(false)
     }
 
-    /// Where it was not written down, a worker's lane is that of the socket that it has.
-    fn find_lane(&mut self, who: Identity, pidfd: &OwnedFd) {
-        let Some(pid) = pidfd::pid(pidfd).ok().flatten().map(Pid::as_raw) else { return };
+    /// A worker's lane is that of the socket that it has, whatever was written down. Returns whether its lane is still there.
+    fn find_lane(&mut self, who: Identity, pidfd: &OwnedFd) -> bool {
+        let Some(pid) = pidfd::pid(pidfd).ok().flatten().map(Pid::as_raw) else { return true };
         self.balance.is_born(who.worker, pid);
-        if self.balance.is_steered() && self.balance.lane(who.worker).is_none() {
-            let has: BTreeSet<u64> = sockets_of(pid).found.into_iter().map(|s| s.inode).collect();
-            match self.listeners.lane_of(&has) {
-                Some(lane) => self.balance.settle(who.worker, who.slot, lane),
-                // One that has asked for none yet.
-                None => self.balance.assign(who.worker, who.slot),
+        if !self.balance.is_steered() {
+            return true;
+        }
+        let sockets = sockets_of(pid);
+        let has: BTreeSet<u64> = sockets.found.into_iter().map(|socket| socket.inode).collect();
+        let noted = self.balance.lane(who.worker);
+        match (self.listeners.lane_of(&has), noted) {
+            (found, noted) if found == noted && found.is_some() => {}
+            (Some(lane), _) => self.balance.settle(who.worker, who.slot, lane),
+            // One that has asked for none yet.
+            (None, None) => self.balance.assign(who.worker, who.slot),
+            (None, Some(_)) => {
+                let was_passed_it = self.launches[&who.generation].settings.handoff == Handoff::Fd;
+                let serves = matches!(self.core.state(who.worker), Some(Doing::Ready { .. }));
+                let is_lost = was_passed_it && serves && sockets.hidden.is_none();
+                if is_lost {
+                    self.balance.leave(who.worker);
+                }
+                return !is_lost;
             }
         }
+        true
     }
 
     /// What was under way with a worker, and ended with the last primary, begins again.

@@ -50,9 +50,7 @@ impl Passed {
         for at in 0..from.len() {
             // As sd_listen_fds_with_names(3) names what has no name.
             let name = named.get(at).map_or_else(|| "unknown".to_owned(), |(_, name)| name.clone());
-            // A socket unit may be called as we call ours.
-            let is_listener = name.parse::<Name>().is_err() && socket::is_passed_listening(at);
-            if Name::is_ours(&name) && !is_listener {
+            if !is_listener(&name, RawFd::try_from(at + 3).unwrap_or(-1)) {
                 let fd = socket::take_passed(&mut from, at);
                 passed.carry(fd, name);
             } else {
@@ -66,9 +64,9 @@ impl Passed {
     fn take_inherited(inherited: Vec<(RawFd, String)>) -> Result<Self, String> {
         let mut passed = Self::default();
         for (number, name) in inherited {
-            let fd = socket::take_inherited(number);
-            match fd {
-                Some(fd) if !Name::is_ours(&name) => {
+            let is_listener = is_listener(&name, number);
+            match socket::take_inherited(number) {
+                Some(fd) if is_listener => {
                     let socket = Socket::new(fd, false)
                         .map_err(|e| format!("cannot adopt listener '{name}': {e}"))?;
                     passed.listeners.push(Listener::new(name, socket, None));
@@ -105,8 +103,8 @@ impl Passed {
             .collect();
         let mut listeners = vec![];
         for key in names {
-            if let (Name::Listener(_, name), Some(fd)) = (key.clone(), self.carried.get(&key))
-                && let Ok(socket) = fd.try_clone().and_then(|fd| Socket::new(fd, true))
+            if let (Name::Listener(at, name), Some(fd)) = (key.clone(), self.carried.get(&key))
+                && let Ok(socket) = fd.try_clone().and_then(|fd| Socket::stored(fd, at))
             {
                 let own_path = socket::own_path(&socket.fd);
                 listeners.push(Listener::new(name, socket, own_path));
@@ -114,6 +112,11 @@ impl Passed {
         }
         listeners
     }
+}
+
+/// Whether a descriptor is none of those that a primary keeps for the next. A socket unit may be called as we call ours.
+fn is_listener(name: &str, number: RawFd) -> bool {
+    !Name::is_ours(name) || (name.parse::<Name>().is_err() && socket::is_passed_listener(number))
 }
 
 /// What this process was passed by the primary that it was before: numbers and names.
@@ -138,7 +141,8 @@ fn wrong_kind(name: &Name, fd: &OwnedFd) -> Option<&'static str> {
         // Looked at when it is read.
         Name::State | Name::Channels | Name::Lanes(_) | Name::Table(_) => None,
         Name::Listener(..) => {
-            let listens = socket::is_listening(fd).unwrap_or(false);
+            // A lane may have been shut down.
+            let listens = socket::may_listen(fd).unwrap_or(false);
             (!listens).then_some("not a listening socket")
         }
         Name::Worker { part: Part::Pid, .. } => pidfd::pid(fd).is_err().then_some("not a pidfd"),
@@ -161,7 +165,8 @@ fn wrong_kind(name: &Name, fd: &OwnedFd) -> Option<&'static str> {
 fn listener(from: &mut ListenFd, at: usize, name: String) -> Result<Listener, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot adopt listener '{name}': {why}");
     let fd = take(from, at).map_err(|e| cannot(&format!("file descriptor {}: {e}", at + 3)))?;
-    if !socket::is_listening(&fd).map_err(|e| cannot(&e))? {
+    // A lane may have been shut down.
+    if !socket::may_listen(&fd).map_err(|e| cannot(&e))? {
         return Err(cannot(&format!("file descriptor {} is not a listening socket", at + 3)));
     }
     let socket = Socket::new(fd, false).map_err(|e| cannot(&e))?;
