@@ -227,6 +227,21 @@ fn a_reload_that_fails_says_why_with_the_last_lines() {
 }
 
 #[test]
+fn what_takes_a_restart_stays_as_it_was_and_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("app.toml");
+    std::fs::write(&config, "workers = 2\n").unwrap();
+    let mut primary = app(&["--config", config.to_str().unwrap()]);
+    std::fs::write(&config, "workers = 2\nbalance = \"steered\"\nblocking = true\n").unwrap();
+    primary.signal(Signal::SIGHUP);
+    primary.says("balance has changed to 'steered', which takes a stop and start");
+    primary.says("blocking has changed to true, which takes a restart of the app");
+    primary.says("reload done: generation 2 ");
+    assert!(ok(&primary, &["show", "app"]).contains("balance: shared"));
+    primary.stop();
+}
+
+#[test]
 fn doctor_says_what_it_can_without_a_unit() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("app.toml");

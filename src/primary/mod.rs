@@ -293,7 +293,10 @@ impl Primary {
         loop {
             if self.wants_relief && !self.core.is_rolling() {
                 self.wants_relief = false;
-                let _ = self.reload();
+                if self.reload().is_err() {
+                    let text = "those that lost something stay as they are until a reload succeeds";
+                    self.log.say(Level::Warning, text);
+                }
             }
             if let Some(outcome) = self.outcome {
                 self.finish(&mut inbox.questions).await;
@@ -377,6 +380,7 @@ impl Primary {
             Asked::Stop => {
                 self.asked_to_stop = true;
                 self.handle(Event::Stop);
+                self.hurry_drains();
             }
             // The terminal was closed: nobody asked for a reload, and nobody is there to stop us later.
             Asked::Reload if self.app.on_terminal && log::is_hung_up(&io::stdout()) => {
@@ -455,10 +459,17 @@ impl Primary {
         }
         if settings.balance.is_steered() != before.balance.is_steered() {
             warn(&format!(
-                "balance has changed to '{}', which takes a restart of the app; going on with '{}'",
+                "balance has changed to '{}', which takes a stop and start of the app and its socket; going on with '{}'",
                 settings.balance, before.balance
             ));
             settings.balance = before.balance;
+        }
+        if settings.blocking != before.blocking {
+            warn(&format!(
+                "blocking has changed to {}, which takes a restart of the app: living workers share the sockets; going on with {}",
+                settings.blocking, before.blocking
+            ));
+            settings.blocking = before.blocking;
         }
     }
 

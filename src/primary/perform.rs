@@ -7,7 +7,7 @@ use super::log::Level;
 use super::worker::{self, Identity};
 use super::{LastExit, LastFailure, News, Primary, clock, ground};
 use crate::config::values::{Balance, Handoff, ReadyWhen, StopWhen};
-use crate::core::{Action, Cause, Event, How, Report, Why, WorkerId};
+use crate::core::{Action, Cause, Event, How, Report, State, Why, WorkerId};
 use crate::protocol::control::Failure;
 use crate::protocol::store::{Name, Part};
 use crate::sys::process;
@@ -88,10 +88,16 @@ impl Primary {
     /// Returns whether it will be heard when the worker has nothing left to do.
     pub(super) fn withdraw(&mut self, worker: WorkerId) -> bool {
         let lane = self.balance.withdraw(worker);
+        let left = match self.core.state(worker) {
+            Some(State::Draining { until, .. }) => Some(until.since(clock::now())),
+            Some(State::Starting { .. } | State::Ready { .. } | State::Stopping { .. }) | None => {
+                None
+            }
+        };
         let Some(process) = self.workers.get_mut(&worker) else { return false };
         let Some(launch) = self.launches.get(&process.generation) else { return false };
         let settings = &launch.settings;
-        let is_alone = lane.is_some();
+        let (is_alone, left) = (lane.is_some(), left.unwrap_or(settings.policy.drain));
         // Who was to have sockets of its own and shares them is given connections until it is told to stop.
         let is_told_at_once =
             settings.stop_when == StopWhen::AtOnce || settings.balance.is_steered();
@@ -104,6 +110,7 @@ impl Primary {
             lane.unwrap_or_default(),
             locals,
             settings,
+            left,
             self.pace.clone(),
         );
         if self.core.is_stopping() {
@@ -113,11 +120,26 @@ impl Primary {
         if settings.handoff == Handoff::Node {
             // What a program of Node's has accepted is waited for as Node closes it.
             let first = is_alone.then_some(Leaving { wait_for_connections: false, ..leaving });
-            return self.channels.withdraw(worker, process.pid(), settings, first);
+            return self.channels.withdraw(worker, process.pid(), settings, left, first);
         }
         let drain = tokio::spawn(drain(leaving, worker, self.news.clone()));
         process.drain = Some(drain.abort_handle());
         true
+    }
+
+    /// Everything ends: who drains already has connections whose next request nobody will serve.
+    pub(super) fn hurry_drains(&mut self) {
+        let drains = self.workers.iter_mut().filter_map(|(worker, process)| {
+            process.drain.take().map(|drain| {
+                drain.abort();
+                *worker
+            })
+        });
+        for worker in drains.collect::<Vec<_>>() {
+            if !self.withdraw(worker) {
+                self.pending.push_back(Event::Drained(worker));
+            }
+        }
     }
 
     fn spawn(&mut self, who: Identity) {
@@ -213,6 +235,9 @@ impl Primary {
             self.log.say(Level::Notice, &format!("hint: {}", ways_out(when)));
         }
         self.hint_at_own_socket(report);
+        if matches!(report, Report::Scaled { .. }) {
+            self.say_room();
+        }
         if matches!(report, Report::Started { .. }) && self.balance.has_strays() {
             let text = "connections that came before anybody served wait on lanes that nobody serves; relieving all with a reload, which takes those lanes";
             self.log.say(Level::Notice, text);

@@ -21,8 +21,8 @@ use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 
-/// A worker's descendants are looked at up to this many, and sets of descriptors up to this size.
-const MAX_PROCESSES: usize = 256;
+/// A worker's family is looked at up to this many, and sets of descriptors up to this size.
+pub(super) const MAX_PROCESSES: usize = 1024;
 const MAX_SET: usize = 1024;
 
 /// How often connections are looked for: each look takes the kernel through all of the machine.

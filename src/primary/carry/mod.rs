@@ -278,8 +278,8 @@ impl Primary {
         }
     }
 
-    /// Says once what is missing for everybody to be taken back.
-    fn say_room(&self) {
+    /// Says what is missing for everybody to be taken back.
+    pub(super) fn say_room(&self) {
         let Some(launch) = self.launches.get(&self.core.goal()) else { return };
         let policy = &launch.settings.policy;
         let listeners = &self.listeners.all;
@@ -287,7 +287,7 @@ impl Primary {
         // What steers a listener is two maps.
         let maps = 2 * listeners.iter().filter(|listener| listener.has_lanes()).count();
         let sockets = own + maps;
-        let needed = needed(policy.slots, policy.surge, sockets);
+        let needed = needed(self.core.slots(), policy.surge, sockets);
         if let Some(room) = room().filter(|room| self.manager.is_there() && *room < needed) {
             let text = format!(
                 "the FD store has room for {room} descriptors and {needed} may be needed; should the primary die, workers that do not fit are relieved"

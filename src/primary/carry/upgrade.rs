@@ -86,7 +86,7 @@ impl Primary {
         }
         let asked: Vec<Asked> = asked.into_iter().collect();
         let program = installed();
-        if self.asked_to_stop || self.core.view().stopping.is_some() {
+        if self.asked_to_stop || self.core.is_stopping() {
             return self.refuse_upgrade(&program, STOPPING, asked);
         }
         let length = list(&self.passed()).len();
@@ -194,7 +194,7 @@ impl Primary {
                 self.on_signal(asked);
             }
         }
-        if self.asked_to_stop {
+        if self.asked_to_stop || self.core.is_stopping() {
             process::unblock_signals();
             return self.refuse_upgrade(&program, STOPPING, vec![]);
         }

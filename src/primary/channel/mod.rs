@@ -259,13 +259,14 @@ impl Channels {
     }
 
     /// A worker is given no new connections, and is told to finish as soon as those that it has are quiet. Returns whether
-    /// its end of the channel will be heard to close; else there is nothing to wait for. Where it alone serves its sockets,
-    /// what waits there is `first` to be waited for.
+    /// its end of the channel will be heard to close; else there is nothing to wait for. So much time is `left` to it. Where it
+    /// alone serves its sockets, what waits there is `first` to be waited for.
     pub(super) fn withdraw(
         &self,
         worker: WorkerId,
         pid: Pid,
         settings: &Settings,
+        left: Duration,
         first: Option<Leaving>,
     ) -> bool {
         let mut hub = self.shared.lock();
@@ -291,7 +292,7 @@ impl Channels {
         drop(hub);
         let (shared, message) = (self.shared.clone(), settings.stop_message.clone());
         // Half of its time is left for what is busy then.
-        let most = settings.policy.drain / 2;
+        let most = left.saturating_sub(settings.policy.drain / 2);
         drop(tokio::spawn(async move {
             let began = clock::now();
             if let Some(first) = first {

@@ -104,6 +104,7 @@ impl Primary {
             let is_other = old.settings.balance.is_steered() != new.settings.balance.is_steered();
             let takes_restart = match key.as_str() {
                 "listen" => !self.listeners.adopted,
+                "blocking" => true,
                 "balance" => is_other,
                 _ => false,
             };

@@ -2,7 +2,7 @@
 //! process has a descriptor of that inode. Neither needs a privilege, but for a process that we may not look into.
 
 use super::super::channel::Local;
-use super::super::ready::family_of;
+use super::super::ready::{MAX_PROCESSES, family_of};
 use crate::protocol::diag::{Connection, Family, Next, State, read, request};
 use crate::protocol::procfs;
 use crate::sys::diag;
@@ -73,7 +73,12 @@ pub(in super::super) struct Sockets {
 /// Returns the sockets that a process and its descendants have; none of a process that is gone.
 pub(in super::super) fn sockets_of(pid: i32) -> Sockets {
     let mut sockets = Sockets::default();
-    for pid in family_of(pid) {
+    let family = family_of(pid);
+    if family.len() >= MAX_PROCESSES {
+        sockets.hidden =
+            Some(io::Error::other(format!("it has {MAX_PROCESSES} processes or more")));
+    }
+    for pid in family {
         if let Err(e) = add_sockets(pid, &mut sockets.found)
             && !is_gone(&e)
         {

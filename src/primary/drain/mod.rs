@@ -88,17 +88,19 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    /// Returns what is to be waited for of a process with these settings. Idle connections are closed in the second half of
-    /// the drain time, and in its last quarter those too that have just been answered.
+    /// Returns what is to be waited for of a process with these settings that has so much `time` to drain, which is less than
+    /// all of it where another primary began. Idle connections are closed in the second half of the whole, and in its last
+    /// quarter those too that have just been answered.
     pub(super) fn new(
         pid: i32,
         lane: Vec<OwnedFd>,
         locals: Vec<Local>,
         settings: &Settings,
+        time: Duration,
         pace: Pace,
     ) -> Self {
-        let time = settings.policy.drain;
-        let closing = Closing { idle: time / 2, just_answered: time * 3 / 4 };
+        let before_end = |part| time.saturating_sub(settings.policy.drain / part);
+        let closing = Closing { idle: before_end(2), just_answered: before_end(4) };
         Self {
             pid,
             lane,

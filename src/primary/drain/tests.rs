@@ -324,3 +324,19 @@ fn what_cannot_be_seen_is_told_and_not_waited_for() {
     assert!(watch.look());
     assert_eq!(watch.left.unseen.unwrap().kind(), io::ErrorKind::PermissionDenied);
 }
+
+#[test]
+fn idle_connections_are_closed_before_the_end_also_where_another_primary_began() {
+    use crate::config::file;
+    let text = "command = [\"x\"]\nbalance = \"steered\"\n[stop]\ndrain = \"40s\"\n";
+    let settings = Settings::new(file::parse("app.toml", text).unwrap(), 1).unwrap();
+    for (left, idle, just_answered) in [(40, 20, 30), (25, 5, 15), (15, 0, 5), (2, 0, 0)] {
+        let time = Duration::from_secs(left);
+        let leaving = Leaving::new(own_pid(), vec![], vec![], &settings, time, Pace::default());
+        let closing = leaving.close_idle.unwrap();
+        assert_eq!(
+            (closing.idle.as_secs(), closing.just_answered.as_secs()),
+            (idle, just_answered)
+        );
+    }
+}
