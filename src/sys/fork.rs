@@ -25,7 +25,7 @@ pub fn sharing_descriptors(child: impl FnOnce()) -> io::Result<Pid> {
     // is locked or half done. All other arguments are null.
     let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if made == 0 {
-        // A panic must not unwind into what the parent owns.
+        // A panic must not unwind into what the parent owns; where it aborts, as in a release, there is nothing to catch.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
         // SAFETY: ends the child without running our destructors or exit handlers.
         unsafe { libc::_exit(0) };

@@ -101,6 +101,7 @@ pub fn monotonic_nanos() -> u64 {
         secs * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
     })
 }
+
 /// Blocks all signals for this thread (`sigprocmask(2)`): they wait, also over execve(2).
 pub fn block_signals() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);

@@ -1,16 +1,31 @@
 //! Without the right to load a program.
 
-use crate::client::ask_from;
+use crate::client::{ask_from, listening};
+use crate::deaths::{equal, named};
 use crate::support::manager::{Manager, Unit};
 use crate::support::primary::free_port;
 use crate::support::{abrupt, dogwatch, skip, wait_for, which};
 use crate::{count, ends_clean, is_clean, kept, reload, short, tally};
 use nix::unistd::{Uid, chown};
+use std::os::fd::OwnedFd;
 
 const NOBODY: u32 = 65534;
 
 /// An app of three whose primary is nobody, and may nothing.
 fn poor(balance: &str) -> Option<Manager> {
+    let address = format!("127.0.0.1:{}", free_port());
+    let place = |unit: Unit| unit.at(address.parse().unwrap());
+    poor_with(&["--balance", balance, "-l", &address], place)
+}
+
+/// The same, on sockets that are passed, and somebody else's is at their address.
+fn poor_beside(stranger: &mut Option<OwnedFd>) -> Option<Manager> {
+    let (address, sockets) = equal(5);
+    *stranger = Some(listening(address));
+    poor_with(&["--balance", "steered"], |unit| unit.passing(address, named(sockets)))
+}
+
+fn poor_with(flags: &[&str], place: impl FnOnce(Unit) -> Unit) -> Option<Manager> {
     let setpriv = which("setpriv").filter(|_| Uid::effective().is_root());
     let Some(setpriv) = setpriv else {
         skip("setpriv, as root");
@@ -27,10 +42,9 @@ fn poor(balance: &str) -> Option<Manager> {
         "--inh-caps=-all",
     ];
     let run = [dogwatch().to_str().unwrap(), "run", "--name", "app", "--settle", "10ms", "-n", "3"];
-    let address = format!("127.0.0.1:{}", free_port());
-    let flags = ["--balance", balance, "--drain", "2s", "-l", &address];
-    let words = [&as_nobody[..], &run, &flags, &["--", server.to_str().unwrap()]].concat();
-    let unit = Unit::program(&setpriv, &words).at(address.parse().unwrap());
+    let drain = ["--drain", "2s", "--", server.to_str().unwrap()];
+    let words = [&as_nobody[..], &run, flags, &drain].concat();
+    let unit = place(Unit::program(&setpriv, &words));
     chown(unit.folder(), Some(NOBODY.into()), Some(NOBODY.into())).unwrap();
     let manager = Manager::new(unit);
     chown(&manager.path("systemd"), Some(NOBODY.into()), None).unwrap();
@@ -79,4 +93,17 @@ fn without_rights_a_client_stays_with_its_slot() {
     manager.says("took over from the last primary");
     wait_for("the same homes", || (homes(&manager) == before).then_some(()));
     ends_clean(manager);
+}
+
+#[test]
+fn without_rights_and_beside_a_stranger_all_share_one_socket_and_every_start_succeeds() {
+    let mut stranger = None;
+    let Some(mut manager) = poor_beside(&mut stranger) else { return };
+    for _ in 0..3 {
+        manager.start();
+        manager
+            .says("are told apart by their order, and 1 there are not ours; all workers share it");
+        manager.says("started: 3 of 3 slots are served");
+        assert!(manager.stop().success());
+    }
 }

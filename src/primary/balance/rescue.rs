@@ -1,5 +1,6 @@
 //! Moving what waits for a worker that is stuck. Its listener is shut down for a moment, and accept(2) on it fails then; so
-//! the worker and all that it has started are held still meanwhile, and go on as if nothing had been.
+//! the worker and all that it has started are held still meanwhile. Calls that `signal(7)` lists, like epoll_wait(2), may end
+//! with EINTR when they go on.
 
 use super::super::carry::crash;
 use super::super::ready::family_of;

@@ -122,7 +122,7 @@ impl Primary {
                 None => {}
             }
         }
-        self.drain_the_rest(left.parts);
+        self.resume_the_rest(left.parts);
         self.end_strangers(left.strangers);
         if is_first {
             return;
@@ -171,7 +171,7 @@ impl Primary {
         let Some(pidfd) = self.find(who, parts.remove(&Part::Pid), known.as_ref(), left) else {
             for (part, fd) in parts {
                 if matches!(part, Part::Output | Part::Error) && !is_starting {
-                    self.drain(who, part, fd);
+                    self.resume_output(who, part, fd);
                 } else {
                     self.manager.drop_stored(&who.name(part));
                 }
@@ -308,12 +308,12 @@ impl Primary {
     }
 
     /// Of workers that are gone, the last words are still moved on; what else there is of them is of no use.
-    fn drain_the_rest(&mut self, parts: BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)>) {
+    fn resume_the_rest(&mut self, parts: BTreeMap<WorkerId, (Identity, BTreeMap<Part, OwnedFd>)>) {
         for (who, parts) in parts.into_values() {
             for (part, fd) in parts {
                 match part {
                     Part::Output | Part::Error => {
-                        self.drain(who, part, fd);
+                        self.resume_output(who, part, fd);
                         continue;
                     }
                     Part::Pid if pidfd::ended(&fd) == pidfd::Ended::No => {
@@ -329,20 +329,20 @@ impl Primary {
     }
 
     /// Goes on moving the output of a worker.
-    pub(super) fn resume_output(&mut self, name: &Name, fd: OwnedFd) {
+    pub(super) fn resume_output_of(&mut self, name: &Name, fd: OwnedFd) {
         if let Name::Worker { worker, slot, generation, part } = *name {
             let worker = WorkerId(worker);
             let who = Identity { worker, slot: Slot(slot), generation: Generation(generation) };
-            self.drain(who, part, fd);
+            self.resume_output(who, part, fd);
         }
     }
 
-    fn drain(&mut self, who: Identity, part: Part, fd: OwnedFd) {
+    fn resume_output(&mut self, who: Identity, part: Part, fd: OwnedFd) {
         let launch = self.launches.get(&who.generation);
         let mode = launch.map_or(LogMode::Auto, |launch| launch.settings.log);
         let tail = self.workers.get(&who.worker).map(|process| process.tail.clone());
         let mut ground = ground!(self);
-        worker::drain(who, mode, (part, fd), &tail.unwrap_or_default(), &mut ground);
+        worker::resume_output(who, mode, (part, fd), &tail.unwrap_or_default(), &mut ground);
     }
 
     /// The processes of the workers that have a channel.

@@ -109,7 +109,10 @@ impl Primary {
     fn start_trial(&self, program: &std::path::Path) -> io::Result<(spawn::Child, OwnedFd)> {
         let (said, theirs) = output::pipe()?;
         let null = File::open("/dev/null")?;
-        let memory = |name| self.manager.copy_of(&name).ok_or(io::ErrorKind::NotFound);
+        let memory = |name| {
+            let copy = self.manager.copy_of(&name);
+            copy.ok_or_else(|| io::Error::other("the state could not be written down"))
+        };
         let (state, channels) = (memory(Name::State)?, memory(Name::Channels)?);
         let text = |variable: (String, String)| format!("{}={}", variable.0, variable.1);
         let child = spawn::spawn(Program {
@@ -246,7 +249,7 @@ impl Primary {
             if let (Name::Worker { part: Part::Output | Part::Error, .. }, Some(fd)) =
                 (&name, self.manager.copy_of(&name))
             {
-                self.resume_output(&name, fd);
+                self.resume_output_of(&name, fd);
             }
         }
     }

@@ -154,17 +154,7 @@ fn is_of(known: &Known, pid: Option<Pid>) -> bool {
 }
 
 /// Goes on moving what comes out of a pipe, though its worker may be gone.
-pub(in super::super) fn drain(
-    who: Identity,
-    mode: LogMode,
-    pipe: (Part, OwnedFd),
-    tail: &Tail,
-    ground: &mut Ground<'_>,
-) {
-    resume_output(who, mode, pipe, tail, ground);
-}
-
-fn resume_output(
+pub(in super::super) fn resume_output(
     who: Identity,
     mode: LogMode,
     (part, end): (Part, OwnedFd),

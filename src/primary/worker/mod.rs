@@ -4,7 +4,7 @@ mod adopt;
 mod outlet;
 mod start;
 
-pub(super) use adopt::{Found, adopt, drain};
+pub(super) use adopt::{Found, adopt, resume_output};
 pub(super) use start::start;
 
 use super::balance::Balance;
