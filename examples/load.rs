@@ -3,7 +3,8 @@
 //!
 //! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
 //! the time is over or standard input ends; with `--think` it waits for half to all of that before each request but
-//! the first on a connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`.
+//! the first on a connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`. Without
+//! `--seconds` it prints another before, as soon as the first request was answered: `begun`.
 //! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
 //! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
 //! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 const KINDS: [&str; 6] = ["ok", "refused", "reset", "short", "timeout", "other"];
 
+/// Whether nobody needs to be told any more that requests are answered.
+static IS_SAID: AtomicBool = AtomicBool::new(false);
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str, default: u64| {
@@ -32,7 +36,9 @@ fn main() {
     let think = option("--think", 0);
     let end = Instant::now() + Duration::from_secs(option("--seconds", 10));
     let stop = Arc::new(AtomicBool::new(false));
-    if !arguments.iter().any(|a| a == "--seconds") {
+    if arguments.iter().any(|a| a == "--seconds") {
+        IS_SAID.store(true, Ordering::Relaxed);
+    } else {
         stop_at_end_of_input(Arc::clone(&stop));
     }
     let is_over = |stop: &AtomicBool| {
@@ -135,6 +141,10 @@ fn converse(
         stream.write_all(request.as_bytes()).map_err(|e| kind(&e))?;
         let (closes, text) = read_response(&mut stream)?;
         *counts.kinds.entry("ok").or_default() += 1;
+        if !IS_SAID.swap(true, Ordering::Relaxed) {
+            // Whoever reads it gets it at once: standard output is written line by line.
+            println!("begun");
+        }
         if nth == 1 {
             *counts.texts.entry(text).or_default() += 1;
         }

@@ -12,7 +12,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::ExitStatusExt as _;
-use support::carry::{ends_clean, is_clean, load_of as load};
+use support::carry::{ends_clean, is_clean, load_of as load, load_of_any};
 use support::manager::{Manager, Unit};
 use support::{dogwatch, wait_for, which};
 
@@ -243,7 +243,7 @@ fn dies_at(point: &str, time: u32) -> bool {
     let at = format!("{point}:{time}");
     let run = ["--name", "shop", "-n", "2", "--settle", "10ms", "--stop-timeout", "5s"];
     let mut manager = Unit::demo(&run, &[]).env_once("DOGWATCH_CRASH_AT", &at).start();
-    let clients = load(&manager, "1");
+    let clients = load_of_any(&manager, "1");
     let ready = tells_or_dies(&manager, "READY=1");
     if ready {
         manager.signal(Signal::SIGHUP);

@@ -44,14 +44,14 @@ fn a_killed_worker_takes_with_it_only_what_it_was_answering() {
         // There are no more open connections than clients, and a third of them was its own.
         let clients = load(&manager, &["--clients", "12"]);
         let pid = pid_of(&manager, slot);
-        // By then the clients are at it.
+        // By then all of the clients are at it.
         tally(manager.address, 300);
         signal(pid, Signal::SIGKILL);
         manager.says("was ended by SIGKILL");
         manager.says("is ready after");
         let counts = clients.stop();
         eprintln!("slot {slot} killed: {}", counts.0);
-        assert!(counts.failures() <= 12 && counts.ok() > 10, "{}", counts.0);
+        assert!(counts.failures() <= 12 && counts.ok() > 0, "{}", counts.0);
     }
     becomes_even(manager.address, 3);
     ends_clean(manager);
@@ -140,8 +140,8 @@ fn primary_dies_in_rollouts(mut manager: Manager) {
         manager.says(&format!("reload done: generation {generation} "));
     }
     assert!(!manager.all_said().contains("cannot steer"), "{}", manager.all_said());
-    is_clean("a connection for each request", one, 5);
-    is_clean("ten requests a connection", ten, 5);
+    is_clean("a connection for each request", one, 1);
+    is_clean("ten requests a connection", ten, 1);
     becomes_even(manager.address, 3);
     ends_clean(manager);
 }

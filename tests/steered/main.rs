@@ -89,7 +89,7 @@ fn reload(manager: &mut Manager, first: usize, times: usize) {
 
 fn load(manager: &Manager, arguments: &[&str]) -> Load {
     let address = manager.address.to_string();
-    Load::start(Command::new(load_client()).arg(address).args(arguments))
+    Load::start(Command::new(load_client()).arg(address).args(arguments)).begun()
 }
 
 /// Clients with a connection for each request.

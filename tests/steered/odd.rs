@@ -26,7 +26,7 @@ fn too_few_sockets_that_were_passed_are_made_more() {
     assert_even(&tally(address, 300), 3);
     let one = short(&manager);
     reload(&mut manager, 2, 3);
-    is_clean("a connection for each request", one, 5);
+    is_clean("a connection for each request", one, 1);
     ends_clean(manager);
 }
 
@@ -42,7 +42,7 @@ fn a_socket_that_does_not_share_its_address_is_shared_by_all_and_that_is_said() 
     assert!(manager.get("/").contains("hello"));
     let one = short(&manager);
     reload(&mut manager, 2, 3);
-    is_clean("a connection for each request", one, 5);
+    is_clean("a connection for each request", one, 1);
     let said = manager.all_said();
     let why = "cannot steer listener 'web': it does not share its address (SO_REUSEPORT); all workers share it";
     assert_eq!(said.matches(why).count(), 1, "{said}");
@@ -80,7 +80,7 @@ fn a_unix_socket_is_shared_and_the_tcp_one_beside_it_is_steered() {
     assert!(count(answers).keys().all(|slot| *slot < 3));
     let one = short(&manager);
     reload(&mut manager, 2, 3);
-    is_clean("a connection for each request", one, 5);
+    is_clean("a connection for each request", one, 1);
     assert_eq!(manager.all_said().matches("it is a unix socket").count(), 1);
     ends_clean(manager);
 }
@@ -202,7 +202,7 @@ fn lanes_that_were_passed_and_lanes_of_its_own_outlive_the_primary_together() {
     manager.start();
     manager.says("took over from the last primary: 6 workers live");
     reload(&mut manager, 2, 2);
-    is_clean("a connection for each request", one, 5);
+    is_clean("a connection for each request", one, 1);
     becomes_even(address, 6);
     ends_clean(manager);
 }

@@ -37,6 +37,11 @@ pub(crate) fn load(manager: &Manager) -> Load {
 
 /// With so many requests a connection.
 pub(crate) fn load_of(manager: &Manager, requests: &str) -> Load {
+    load_of_any(manager, requests).begun()
+}
+
+/// The same for an app that may not answer yet.
+pub(crate) fn load_of_any(manager: &Manager, requests: &str) -> Load {
     let address = manager.address.to_string();
     let arguments = [&address, "--clients", "4", "--requests", requests];
     Load::start(Command::new(load_client()).args(arguments))

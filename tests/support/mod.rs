@@ -11,8 +11,10 @@ pub(crate) mod packages;
 pub(crate) mod primary;
 pub(crate) mod store;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// No wait in a test is longer; it bounds a failure, it is not a measure of time.
@@ -106,32 +108,52 @@ impl Counts {
 }
 
 /// A load client that runs until it is asked for its counts.
-pub(crate) struct Load(Option<Child>);
+pub(crate) struct Load {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// What the client says when it has been answered for the first time.
+const BEGUN: &str = "begun";
 
 impl Load {
+    /// Starts it; it is at it at some time.
     pub(crate) fn start(command: &mut Command) -> Self {
-        Self(Some(
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("the load client starts"),
-        ))
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the load client starts");
+        let stdout = child.stdout.take().expect("it is a pipe");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits until it has been answered: what is done from now on is done under load. For a service that is up.
+    pub(crate) fn begun(self) -> Self {
+        let line = self.lines.recv_timeout(PATIENCE);
+        assert_eq!(line.as_deref(), Ok(BEGUN), "the load client was never answered");
+        self
     }
 
     pub(crate) fn stop(mut self) -> Counts {
-        let child = self.0.take().expect("it is stopped once");
         // Closing its standard input ends it.
-        let output = child.wait_with_output().expect("it ends");
-        Counts(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        drop(self.child.stdin.take());
+        let lines: Vec<String> = self.lines.iter().filter(|line| line != BEGUN).collect();
+        self.child.wait().expect("it ends");
+        Counts(lines.join("\n").trim().to_owned())
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // Nothing of that matters to one that was stopped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

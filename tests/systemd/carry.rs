@@ -57,7 +57,7 @@ fn kill_under_load(mut app: Served, keeps_through_reloads: bool) {
     let kept = if keeps_through_reloads {
         Some(kept)
     } else {
-        kept.stop().assert_clean(5);
+        kept.stop().assert_clean(1);
         None
     };
     for moment in served::moments(KILLS) {
@@ -81,7 +81,7 @@ fn kill_under_load(mut app: Served, keeps_through_reloads: bool) {
 fn assert_clean(short: Load, kept: Option<Load>) {
     for counts in [Some(short), kept].into_iter().flatten().map(Load::stop) {
         eprintln!("{}", counts.0);
-        counts.assert_clean(5);
+        counts.assert_clean(1);
     }
 }
 
@@ -120,7 +120,7 @@ fn befall(app: &Served, keeps_through_reloads: bool) {
     let kept = if keeps_through_reloads {
         Some(kept)
     } else {
-        kept.stop().assert_clean(5);
+        kept.stop().assert_clean(1);
         None
     };
     app.boxed.ok("systemctl restart myapp");

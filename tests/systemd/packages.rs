@@ -76,7 +76,7 @@ fn a_package_comes_is_replaced_under_load_and_goes(root: &Path) {
     assert!(said.contains("systemd knows the units until"), "{said}");
     boxed.ok("! test -e /usr/bin/dogwatch && curl -sS http://127.0.0.1:8080/");
     assert_eq!((pids(&boxed), boxed.show("shop", "MainPID")), (workers, pid));
-    load.stop().assert_clean(5);
+    load.stop().assert_clean(1);
     // What the package has said works without it.
     boxed.ok("systemctl stop shop.socket shop.service");
     boxed.until("! pgrep -f '[d]ogwatch (run|demo-worker)'");
