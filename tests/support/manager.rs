@@ -397,17 +397,30 @@ impl Manager {
 
     /// Waits for a line of this primary on standard error that contains `text`, and returns it.
     pub(crate) fn says(&mut self, text: &str) -> String {
+        self.says_one_of(&[text])
+    }
+
+    /// Waits for a line of this primary for each of these texts, in whatever order they come.
+    pub(crate) fn says_all(&mut self, texts: &[&str]) {
+        let mut left = texts.to_vec();
+        while !left.is_empty() {
+            let line = self.says_one_of(&left);
+            left.retain(|text| !line.contains(text));
+        }
+    }
+
+    fn says_one_of(&mut self, texts: &[&str]) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok((life, line)) => {
                     let _ = writeln!(self.said, "{line}");
-                    if life == self.lives && line.contains(text) {
+                    if life == self.lives && texts.iter().any(|text| line.contains(text)) {
                         return line;
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("it never said '{text}', but:\n{}", self.said)
+                    panic!("it never said {texts:?}, but:\n{}", self.said)
                 }
             }
         }

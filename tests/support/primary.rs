@@ -161,17 +161,30 @@ impl Primary {
 
     /// Waits for a line on standard error that contains `text`, and returns it.
     pub(crate) fn says(&mut self, text: &str) -> String {
+        self.says_one_of(&[text])
+    }
+
+    /// Waits for a line on standard error for each of these texts, in whatever order they come.
+    pub(crate) fn says_all(&mut self, texts: &[&str]) {
+        let mut left = texts.to_vec();
+        while !left.is_empty() {
+            let line = self.says_one_of(&left);
+            left.retain(|text| !line.contains(text));
+        }
+    }
+
+    fn says_one_of(&mut self, texts: &[&str]) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     let _ = writeln!(self.said, "{line}");
-                    if line.contains(text) {
+                    if texts.iter().any(|text| line.contains(text)) {
                         return line;
                     }
                 }
-                Err(_) => panic!("it never said '{text}', but:\n{}", self.said),
+                Err(_) => panic!("it never said {texts:?}, but:\n{}", self.said),
             }
         }
     }
