@@ -16,6 +16,8 @@ const OPEN: [State; 2] = [State::Established, State::CloseWait];
 const QUIET: Duration = Duration::from_millis(500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(50);
+/// So many times in a row all must be quiet. After a pause of the whole machine everybody is, and about to go on.
+const LOOKS: u32 = 2;
 
 /// And less often where there are many connections at these ports: each look takes the kernel through all of them.
 const EACH: Duration = Duration::from_micros(200);
@@ -24,14 +26,16 @@ const EACH: Duration = Duration::from_micros(200);
 pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
     let quiet = async {
         let mut pause = LOOK;
-        loop {
+        let mut looks = 0;
+        while looks < LOOKS {
             tokio::time::sleep(pause).await;
-            match look(pid, &sockets) {
-                Some(look) if look.own.iter().all(|c| c.quiet() >= QUIET) => break,
-                Some(look) => pause = LOOK.max(EACH * u32::try_from(look.all).unwrap_or(u32::MAX)),
-                // Nothing is known: some time to speak is all that can be given.
-                None => break tokio::time::sleep(QUIET).await,
-            }
+            // Nothing is known: some time to speak is all that can be given.
+            let Some(look) = look(pid, &sockets) else {
+                tokio::time::sleep(QUIET).await;
+                break;
+            };
+            looks = if look.own.iter().all(is_quiet) { looks + 1 } else { 0 };
+            pause = LOOK.max(EACH * u32::try_from(look.all).unwrap_or(u32::MAX));
         }
         // Of connections on unix sockets the kernel does not tell how quiet they are.
         if sockets.iter().any(|local| !matches!(local, Local::Tcp(_))) {
@@ -39,6 +43,11 @@ pub(super) async fn wait(pid: i32, sockets: Vec<Local>, most: Duration) {
         }
     };
     let _ = tokio::time::timeout(most, quiet).await;
+}
+
+/// Whether nothing moves on a connection. What nobody has read yet is a request that the worker has not come to.
+fn is_quiet(connection: &Connection) -> bool {
+    connection.unread == 0 && connection.quiet() >= QUIET
 }
 
 /// Whether a process holds the worker's end of a channel, which is the socket of this inode.
@@ -73,6 +82,7 @@ fn look(pid: i32, sockets: &[Local]) -> Option<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::diag::Traffic;
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
 
@@ -91,6 +101,15 @@ mod tests {
             let found = look(pid, &local).unwrap().own;
             assert_eq!(found.len(), 1);
             assert!(found[0].quiet() < Duration::from_secs(30));
+            // Nobody has read it: it is not quiet, however long ago it came.
+            let traffic = found[0].traffic.map(|traffic| Traffic {
+                last_sent: 2 * QUIET,
+                last_received: QUIET,
+                ..traffic
+            });
+            let later = Connection { traffic, ..found[0] };
+            assert_eq!((later.unread, is_quiet(&later)), (1, false));
+            assert!(is_quiet(&Connection { unread: 0, ..later }));
         }
     }
 }
