@@ -56,6 +56,8 @@ async fn main() -> std::io::Result<()> {
     STOPPING.store(true, Ordering::Relaxed);
     let all_done = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(IDLE, all_done).await;
+    // After a stall a request may have come that nobody has read yet: whoever has one is first.
+    tokio::task::yield_now().await;
     graceful.shutdown().await;
     Ok(())
 }
