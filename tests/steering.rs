@@ -304,7 +304,7 @@ fn datagrams_of_one_client_stay_together() {
     let clients: Vec<UdpSocket> =
         (0..100).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     let mut lanes_of: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
-    for _ in 0..3 {
+    for round in 1..=3 {
         for client in &clients {
             client.send_to(b"x", address).unwrap();
         }
@@ -315,7 +315,7 @@ fn datagrams_of_one_client_stay_together() {
                 }
             }
             let read: usize = lanes_of.values().map(Vec::len).sum();
-            read.is_multiple_of(100).then_some(())
+            (read == 100 * round).then_some(())
         });
     }
     assert!(
@@ -323,7 +323,7 @@ fn datagrams_of_one_client_stay_together() {
     );
     let (taken, unsteered) = steering.taken();
     assert_eq!((taken.iter().sum::<u64>(), unsteered), (300, 0));
-    assert!(taken.iter().all(|count| (30..=120).contains(count)), "{taken:?}");
+    assert!(taken.iter().all(|count| (15..=150).contains(count)), "{taken:?}");
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn primary_dies_in_rollouts(mut manager: Manager) {
 
 #[test]
 fn a_primary_killed_in_the_middle_of_rollouts_costs_nothing() {
-    let Some(manager) = app("steered", 3, &["--drain", "2s"], &[]) else { return };
+    let Some(manager) = app("steered", 3, &["--drain", "20s"], &[]) else { return };
     primary_dies_in_rollouts(manager);
 }
 
@@ -174,7 +174,7 @@ fn a_primary_killed_in_the_middle_of_rollouts_costs_nothing_on_sockets_of_system
         return;
     }
     let (address, sockets) = equal(5);
-    let flags = ["--balance", "steered", "-n", "3", "--drain", "2s"];
+    let flags = ["--balance", "steered", "-n", "3", "--drain", "20s"];
     let manager = serving(bare(&flags, &[]).passing(address, named(sockets)), 3);
     assert_even(&tally(manager.address, 300), 3);
     primary_dies_in_rollouts(manager);
@@ -227,12 +227,18 @@ fn who_is_held_still_when_the_primary_dies_goes_on_with_the_next() {
 fn who_waits_alone_is_left_to_the_worker_for_a_while() {
     let Some(manager) = app("steered", 3, &[], &[]) else { return };
     let pid = pid_of(&manager, 1);
-    // Nobody looks any more: what comes then has not waited since.
-    std::thread::sleep(Duration::from_millis(1500));
-    hold(pid);
-    let mut waiting = asking(manager.address, 3);
-    std::thread::sleep(Duration::from_millis(100));
-    signal(pid, Signal::SIGCONT);
-    assert!(waiting.iter_mut().any(|client| client.hear().pid == pid), "it was moved at once");
+    wait_for("a test that was not kept from its work meanwhile", || {
+        // Nobody looks any more: what comes then has not waited since.
+        std::thread::sleep(Duration::from_millis(1500));
+        hold(pid);
+        let begin = Instant::now();
+        let mut waiting = asking(manager.address, 3);
+        std::thread::sleep(Duration::from_millis(100));
+        signal(pid, Signal::SIGCONT);
+        let is_a_moment = begin.elapsed() < Duration::from_millis(800);
+        let is_left = waiting.iter_mut().any(|client| client.hear().pid == pid);
+        assert!(is_left || !is_a_moment, "it was moved at once");
+        is_a_moment.then_some(())
+    });
     ends_clean(manager);
 }

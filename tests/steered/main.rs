@@ -121,10 +121,14 @@ fn count(answers: impl Iterator<Item = Answer>) -> BTreeMap<u16, usize> {
 
 /// Each of so many slots was given the same, but for a hundredth.
 fn assert_even(counts: &BTreeMap<u16, usize>, slots: usize) {
+    assert!(is_even(counts, slots), "{counts:?}");
+}
+
+fn is_even(counts: &BTreeMap<u16, usize>, slots: usize) -> bool {
     let total: usize = counts.values().sum();
     let slack = (total / 100).max(1);
     let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-    assert!(counts.len() == slots && most - least <= slack, "{counts:?}");
+    counts.len() == slots && most - least <= slack
 }
 
 /// After load or a disturbance, when a lane may rest for a while: waits until each of so many slots is given the same.

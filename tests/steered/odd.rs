@@ -14,7 +14,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 
-const STEERED: [&str; 6] = ["--balance", "steered", "-n", "3", "--drain", "2s"];
+const STEERED: [&str; 6] = ["--balance", "steered", "-n", "3", "--drain", "20s"];
 
 #[test]
 fn too_few_sockets_that_were_passed_are_made_more() {

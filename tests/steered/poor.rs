@@ -42,7 +42,7 @@ fn poor_with(flags: &[&str], place: impl FnOnce(Unit) -> Unit) -> Option<Manager
         "--inh-caps=-all",
     ];
     let run = [dogwatch().to_str().unwrap(), "run", "--name", "app", "--settle", "10ms", "-n", "3"];
-    let drain = ["--drain", "2s", "--", server.to_str().unwrap()];
+    let drain = ["--drain", "20s", "--", server.to_str().unwrap()];
     let words = [&as_nobody[..], &run, flags, &drain].concat();
     let unit = place(Unit::program(&setpriv, &words));
     chown(unit.folder(), Some(NOBODY.into()), Some(NOBODY.into())).unwrap();

@@ -3,7 +3,9 @@
 use crate::client::{ask, ask_from, held};
 use crate::support::manager::Manager;
 use crate::support::wait_for;
-use crate::{app, assert_even, becomes_even, count, ends_clean, pid_of, reload, tally, verb};
+use crate::{
+    app, assert_even, becomes_even, count, ends_clean, is_even, pid_of, reload, tally, verb,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -16,12 +18,16 @@ fn each_worker_gets_the_same_number_of_connections() {
     assert_even(&tally(address, 800), 8);
     let kept = held(address, 400);
     assert_even(&count(kept.iter().map(|(_, answer)| *answer)), 8);
-    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(move || tally(address, 400))).collect();
-    let mut together = BTreeMap::new();
-    for (slot, times) in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
-        *together.entry(slot).or_default() += times;
-    }
-    assert_even(&together, 8);
+    // The lane of a worker that gets no processor for a while is left out.
+    wait_for("the same for each of what comes at once", || {
+        let threads: Vec<_> =
+            (0..4).map(|_| std::thread::spawn(move || tally(address, 400))).collect();
+        let mut together = BTreeMap::new();
+        for (slot, times) in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            *together.entry(slot).or_default() += times;
+        }
+        is_even(&together, 8).then_some(())
+    });
     drop(kept);
     ends_clean(manager);
 }
@@ -96,16 +102,20 @@ fn a_worker_with_many_connections_gets_fewer_new_ones() {
     let (kept, closed): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, answer)| answer.slot == 1);
     drop(closed);
-    // The ends are seen when connections are counted the next time.
-    wait_for("the ends to be seen", || {
-        let counts = tally(manager.address, 40);
-        (counts.get(&1).copied().unwrap_or(0) <= 4).then_some(())
-    });
-    let more = held(manager.address, 90);
-    let counts = count(more.iter().map(|(_, answer)| *answer));
-    eprintln!("60 connections at slot 1, 90 more: {counts:?}");
-    assert!(counts.get(&1).copied().unwrap_or(0) <= 12, "{counts:?}");
-    drop((kept, more));
+    let of_it =
+        |counts: &BTreeMap<u16, usize>| -> usize { counts.get(&1).copied().unwrap_or_default() };
+    // One of the two that are compared is picked at random: 17 of 270 are to be expected, and 67 if nobody compared.
+    let mut again = 0;
+    for _ in 0..3 {
+        // The ends are seen when connections are counted the next time.
+        wait_for("the ends to be seen", || (of_it(&tally(manager.address, 40)) <= 4).then_some(()));
+        let more = held(manager.address, 90);
+        let counts = count(more.iter().map(|(_, answer)| *answer));
+        eprintln!("60 connections at slot 1, 90 more: {counts:?}");
+        again += of_it(&counts);
+    }
+    assert!(again <= 36, "{again} of 270");
+    drop(kept);
     ends_clean(manager);
 }
 
