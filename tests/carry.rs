@@ -100,7 +100,7 @@ fn a_worker_that_ended_while_there_was_no_primary_is_missed() {
 
 #[test]
 fn a_rollout_under_way_is_gone_on_with() {
-    let mut manager = serving(Unit::demo(&["--name", "shop", "-n", "3", "--settle", "300ms"], &[]));
+    let mut manager = serving(Unit::demo(&["--name", "shop", "-n", "3", "--settle", "2s"], &[]));
     let clients = load(&manager, "1");
     manager.signal(Signal::SIGHUP);
     manager.tells("RELOADING=1");
@@ -127,7 +127,7 @@ fn a_rollout_to_a_bad_version_is_rolled_back_by_the_next_primary() {
     std::fs::write(&file, &good).unwrap();
     let mut manager = serving(unit.arguments(&["--config", file.to_str().unwrap()]));
     // Never ready, until its time is over.
-    let bad = "command = [\"sleep\", \"60\"]\nworkers = 2\n[ready]\ntimeout = \"1s\"\nwhen = \"notify\"\n";
+    let bad = "command = [\"sleep\", \"60\"]\nworkers = 2\n[ready]\ntimeout = \"5s\"\nwhen = \"notify\"\n";
     std::fs::write(&file, bad).unwrap();
     manager.signal(Signal::SIGHUP);
     manager.says("relieving all slots with generation 2");

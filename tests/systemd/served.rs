@@ -103,11 +103,14 @@ impl Served {
         self.boxed.run(&format!("pgrep -f '{}'", self.workers))
     }
 
-    /// Kills the primary. In the restart gap there is none: MainPID is 0 then, which would mean the killer's own group.
+    /// Kills the primary, and waits until systemd knows. In the restart gap there is none: MainPID is 0 then, which would
+    /// mean the killer's own group.
     pub(crate) fn kill(&self) {
-        self.boxed.until(
-            "pid=$(systemctl show -P MainPID myapp) && test \"$pid\" -gt 1 && kill -9 \"$pid\"",
-        );
+        let main = "systemctl show -P MainPID myapp";
+        self.boxed.until(&format!(
+            "pid=$({main}) && test \"$pid\" -gt 1 && kill -9 \"$pid\" && \
+             while test \"$({main})\" = \"$pid\"; do :; done"
+        ));
     }
 
     /// Stops the service as an operator does; nothing is left.
