@@ -113,7 +113,9 @@ impl Boxed {
 
     /// Runs a shell command in the box and returns what it says and its exit code.
     pub(crate) fn try_run(&self, command: &str) -> (String, i32) {
-        let output = self.enter(command).stdin(Stdio::null()).output().unwrap();
+        let mut enter = self.enter(command);
+        // What hangs is to be told of before the test is ended.
+        let output = enter.env("LIMIT", "120").stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
         (text, output.status.code().unwrap_or(-1))
@@ -175,12 +177,13 @@ impl Boxed {
             fi
             exec nsenter -t "$LEADER" -m -u -i -n -p -C --root --wd env -i \
                 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-                SYSTEMD_PAGER= SYSTEMD_COLORS=0 timeout 120 sh -c "$COMMAND""#;
+                SYSTEMD_PAGER= SYSTEMD_COLORS=0 timeout "$LIMIT" sh -c "$COMMAND""#;
         let mut enter = Command::new("sh");
         enter
             .args(["-c", script])
             .env("CGROUP", self.cgroup.as_deref().unwrap_or(Path::new("")))
             .env("LEADER", self.leader.to_string())
+            .env("LIMIT", "600")
             .env("COMMAND", command);
         enter
     }

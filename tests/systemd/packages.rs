@@ -18,6 +18,8 @@ listen = ["8080"]
 settle = "50ms"
 "#;
 
+const DROP_INS: &str = "/etc/systemd/system/shop.service.d";
+
 /// A machine without us, and the packages on it.
 fn machine(root: &Path) -> Option<Boxed> {
     let debs = packages::both(".deb")?;
@@ -45,6 +47,8 @@ fn pids(boxed: &Boxed) -> String {
 /// One file is an app.
 fn write_app(boxed: &Boxed) {
     boxed.put("/etc/dogwatch/shop.toml", APP);
+    // However long apt takes while the primary stands still.
+    boxed.put(&format!("{DROP_INS}/patient.conf"), "[Service]\nWatchdogSec=5min\n");
     boxed.ok("systemctl daemon-reload; systemctl start shop.socket");
 }
 
@@ -82,7 +86,7 @@ fn a_package_comes_is_replaced_under_load_and_goes(root: &Path) {
     boxed.until("! pgrep -f '[d]ogwatch (run|demo-worker)'");
     let said = apt(&boxed, "purge dogwatch");
     assert!(said.contains("for these files are yours: /etc/dogwatch/shop.toml"), "{said}");
-    boxed.ok("rm /etc/dogwatch/shop.toml");
+    boxed.ok(&format!("rm -r /etc/dogwatch/shop.toml {DROP_INS}"));
     apt(&boxed, "install /srv/this.deb");
     let said = apt(&boxed, "purge dogwatch");
     assert!(!said.contains("/etc/dogwatch"), "{said}");

@@ -358,7 +358,7 @@ fn wait_in_queues(root: &Path, service: &str, after_first_start: &str) {
     for round in ["before the first start", "after a stop"] {
         let clients = boxed
             .enter(
-                "for n in $(seq 20); do curl -sS -m 30 -H 'Connection: close' http://127.0.0.1:8080/ & done; wait",
+                "for n in $(seq 20); do curl -sS -m 110 -H 'Connection: close' http://127.0.0.1:8080/ & done; wait",
             )
             .stdout(std::process::Stdio::piped())
             .spawn()
