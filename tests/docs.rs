@@ -35,7 +35,7 @@ const SHIMS: [(&str, &str); 2] = [
 ];
 
 /// Runs what a document says of this machine, with a network, processes and a /run of its own.
-fn run_here(document: &str) {
+fn run_here(document: &str, shims: &Path) {
     let Some(script) = Script::new(document, "here") else { return };
     let missing = script.needs.iter().find(|program| which(program).is_none());
     if let Some(program) = missing {
@@ -50,9 +50,6 @@ fn run_here(document: &str) {
     std::os::unix::fs::symlink(dogwatch(), bin.join("dogwatch")).unwrap();
     let hello = load_client().with_file_name("hello");
     std::os::unix::fs::symlink(hello, bin.join("hello")).unwrap();
-    for (name, text) in SHIMS {
-        support::put_program(&bin.join(name), text);
-    }
     std::fs::write(folder.path().join("script"), &script.text).unwrap();
     let is_root = nix::unistd::geteuid().is_root();
     let namespaces = ["-m", "-n", "-p", "-i", "--fork", "--kill-child", "--mount-proc"];
@@ -69,7 +66,8 @@ fn run_here(document: &str) {
     let begin = "ip link set lo up; mount -t tmpfs tmpfs /run; exec timeout 200 bash ../script";
     // Node as tests/node/install brings it, or the machine's.
     let node = support::node(22).and_then(|node| Some(node.parent()?.to_owned()));
-    let paths = [bin].into_iter().chain(node).map(|path| path.display().to_string());
+    let paths =
+        [bin, shims.to_owned()].into_iter().chain(node).map(|path| path.display().to_string());
     let path = paths.chain(std::env::var("PATH")).collect::<Vec<_>>().join(":");
     let output = unshared(begin)
         .env_clear()
@@ -83,10 +81,16 @@ fn run_here(document: &str) {
 
 #[test]
 fn every_command_for_this_machine_works() {
+    // Before there are threads: what one has open for writing nobody can execute, and who forks beside it has it open too.
+    let shims = tempfile::tempdir().unwrap();
+    for (name, text) in SHIMS {
+        support::put_program(&shims.path().join(name), text);
+    }
     // Most of the time is waiting.
     std::thread::scope(|scope| {
         for document in documents() {
-            scope.spawn(move || run_here(&document));
+            let shims = shims.path();
+            scope.spawn(move || run_here(&document, shims));
         }
     });
 }

@@ -161,7 +161,8 @@ fn followers_see_lines_and_events_until_the_app_ends() {
     let all = Following::start(&mut logs(folder, &["writers", "-f"]));
     all.says("writers/0: LINE 1");
     let new = Following::start(&mut logs(folder, &["writers", "-f", "--generation", "2"]));
-    let slot = Following::start(&mut logs(folder, &["writers/1", "-f", "-n", "0", "--json"]));
+    let slot = Following::start(&mut logs(folder, &["writers/1", "-f", "-n", "1", "--json"]));
+    slot.says("LINE 1");
     touch(&primary, 2);
     all.says("LINE 2");
     primary.signal(nix::sys::signal::Signal::SIGHUP);

@@ -673,7 +673,8 @@ fn who_hangs_is_replaced_and_its_connection_goes_to_another() {
         return;
     }
     for (version, policy) in [(18, "round-robin"), (24, "round-robin"), (24, "shared")] {
-        let flags = ["--balance", policy, "--drain", "500ms", "--stop-timeout", "500ms"];
+        // Time enough for the one that does not hang to end well.
+        let flags = ["--balance", policy, "--drain", "4s", "--stop-timeout", "1s"];
         let mut primary = start(node::small(version, &flags, "blocked.js"));
         assert_eq!(primary.get("/block"), "from now on\n");
         let load = load(&primary, node::named("http"), 1);

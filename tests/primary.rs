@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use support::primary::{Setup, get};
+use support::primary::{Setup, free_port, get};
 use support::{dogwatch, skip, wait_for, which};
 
 const QUICK: [&str; 2] = ["--settle", "0ms"];
@@ -447,7 +447,7 @@ fn as_pid_1_it_reaps_and_stops() {
         return;
     }
     let script = "(sh -c 'sleep 0.1; echo orphan $(grep PPid: /proc/$$/status | cut -f2) >&2' &) ; sleep 0.3; \
-                  ps -eo stat= | grep -c Z >&2; exec sleep 60";
+                  echo \"zombies $(ps -eo stat= | grep -c Z)\" >&2; exec sleep 60";
     let unshare = [
         "unshare",
         "--pid",
@@ -460,7 +460,7 @@ fn as_pid_1_it_reaps_and_stops() {
         "bash",
     ];
     let mut primary = Setup::script(&["--ready", "alive:1s"], script).under(&unshare).start();
-    primary.says("0");
+    primary.says("zombies 0");
     primary.is_ready();
     // The process that the test knows is unshare(1), which passes no signal on: the pid namespace's 1 is its child.
     let children =
@@ -557,7 +557,7 @@ fn it_listens_itself_on_ports_and_paths() {
     // What a dead process left behind is no obstacle.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let address = format!("unix:{}", path.display());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut child = Command::new(dogwatch())
         .args([
             "run",
@@ -614,9 +614,7 @@ fn a_worker_that_writes_without_end_stalls_only_itself() {
         "[ $DOGWATCH_SLOT = 0 ] && {{ yes $(printf %06000d 0) & }}; exec {} demo-worker",
         dogwatch().display()
     );
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(dogwatch())
         .args([
@@ -700,12 +698,12 @@ fn a_worker_that_writes_without_end_to_a_fast_reader_leaves_the_others_their_tur
 
 #[test]
 fn a_primary_that_stood_still_does_not_take_its_workers_for_hung() {
-    let run = ["-n", "2", "--watchdog", "600ms", "--settle", "0ms"];
+    let run = ["-n", "2", "--watchdog", "6s", "--settle", "0ms"];
     let mut primary = Setup::demo(&run, &[]).start();
     primary.is_ready();
     primary.signal(Signal::SIGSTOP);
     // Longer than the interval; the workers go on beating meanwhile.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(std::time::Duration::from_secs(8));
     primary.signal(Signal::SIGCONT);
     primary.signal(Signal::SIGTTIN);
     primary.says("worker 3 (slot 2, generation 1) is ready");

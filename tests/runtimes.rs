@@ -59,7 +59,8 @@ async def main():
     await stop.wait()
     # asyncio resets what it accepted in the turn in which its server is closed: stop accepting first, close later.
     asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
-    await asyncio.sleep(0.1)
+    for _ in range(20):
+        await asyncio.sleep(0.005)
     server.close()
     while active:
         await asyncio.sleep(0.01)

@@ -423,7 +423,9 @@ fn a_restart_that_fails_says_so() {
         marker.display(),
         dogwatch().display()
     );
-    let primary = Setup::script(&["--name", "app", "--settle", "0ms"], &script).start();
+    // However often the slot is started until the file is gone, it is not given up.
+    let run = ["--name", "app", "--settle", "0ms", "--start-limit", "1000/30s"];
+    let primary = Setup::script(&run, &script).start();
     primary.is_ready();
     std::fs::write(&marker, "").unwrap();
     let why = fails(&primary, 1, &["restart", "app/0"]);
