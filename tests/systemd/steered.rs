@@ -13,6 +13,8 @@ on_both! {
     every_slot_gets_the_same_and_the_right_is_given_back
     clients_stick_to_their_slots
     what_befalls_a_steered_app_costs_nothing
+    fifty_reloads_of_a_server_without_an_end_cost_nothing
+    what_an_operator_does_to_a_steered_app_costs_nothing
     without_the_right_it_is_said_and_nothing_is_lost
     without_the_system_call_it_is_said
     what_has_waited_is_answered
@@ -224,15 +226,6 @@ fn clients_stick_to_their_slots(root: &Path) {
 fn what_befalls_a_steered_app_costs_nothing(root: &Path) {
     let mut app = serving(root, APP, SERVICE, SOCKET);
     let boxed = &app.boxed;
-    let loads = Loads::start(boxed);
-    for _ in 0..10 {
-        boxed.ok("systemctl reload myapp");
-    }
-    loads.assert_clean("10 reloads");
-    app.learn_generation();
-    app.is_served();
-    let boxed = &app.boxed;
-    assert_even(boxed);
     let (loads, workers) = (Loads::start(boxed), app.pids());
     for moment in served::moments(5) {
         std::thread::sleep(moment);
@@ -265,6 +258,55 @@ fn what_befalls_a_steered_app_costs_nothing(root: &Path) {
     boxed.until("systemctl show -P StatusText myapp | grep '^4 workers ready'");
     assert_even(boxed);
     killed_workers_lose_what_they_were_at(boxed);
+    assert_eq!(warnings(boxed), [""; 0]);
+    app.stop();
+}
+
+fn fifty_reloads_of_a_server_without_an_end_cost_nothing(root: &Path) {
+    let mut app = serving(root, APP, SERVICE, SOCKET);
+    let loads = Loads::start(&app.boxed);
+    for _ in 0..50 {
+        app.boxed.ok("systemctl reload myapp");
+    }
+    loads.assert_clean("50 reloads");
+    app.learn_generation();
+    app.is_served();
+    assert_even(&app.boxed);
+    app.stop();
+}
+
+/// The first line of the status, when it is this one.
+fn status_is(boxed: &Boxed, status: &str) {
+    boxed.until(&format!("systemctl show -P StatusText myapp | grep '^{status}'"));
+}
+
+fn what_an_operator_does_to_a_steered_app_costs_nothing(root: &Path) {
+    let app = serving(root, &format!("{APP}[reload]\ncanary = 20\n"), SERVICE, SOCKET);
+    let boxed = &app.boxed;
+    let loads = Loads::start(boxed);
+    for (verb, generation) in [("promote", 2), ("rollback", 2), ("promote", 4)] {
+        boxed.ok("dogwatch reload --no-wait myapp");
+        boxed.until("dogwatch show myapp | grep 'canary: worker'");
+        boxed.ok(&format!("dogwatch {verb} myapp"));
+        status_is(boxed, &format!("4 workers ready, generation {generation}"));
+    }
+    for slots in [5, 3, 4] {
+        boxed.ok(&format!("dogwatch scale myapp {slots}"));
+        status_is(boxed, &format!("{slots} workers ready"));
+    }
+    boxed.ok("dogwatch stop myapp/1 && dogwatch start myapp/1 && dogwatch restart myapp/2");
+    status_is(boxed, "4 workers ready");
+    boxed.ok("dogwatch pause myapp && dogwatch resume myapp");
+    status_is(boxed, "4 workers ready");
+    loads.assert_clean("canaries, scaling, a stop and a restart of slots, a pause");
+    assert_even(boxed);
+    // Who asks while a worker stands still is answered by the others.
+    let still = app.pids().lines().next().unwrap().to_owned();
+    boxed.ok(&format!("kill -STOP {still}"));
+    let counts = spread(boxed, 200);
+    boxed.ok(&format!("kill -CONT {still}"));
+    assert!(counts.len() >= 3, "{counts:?}");
+    assert_even(boxed);
     assert_eq!(warnings(boxed), [""; 0]);
     app.stop();
 }
