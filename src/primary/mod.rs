@@ -423,13 +423,13 @@ impl Primary {
                 return Err(Answered::InvalidConfiguration { reason, hint });
             }
         };
+        self.keep_what_takes_a_restart(&mut launch.settings);
         let event = Event::Reload { policy: launch.settings.policy.clone() };
         if let Some(refusal) = self.core.refusal(&event) {
             self.refuse_reload(&refusal.to_string(), None);
             return Err(control::refused(refusal));
         }
         let generation = self.core.next_generation();
-        self.keep_what_takes_a_restart(&mut launch.settings);
         if let Some(control) = &self.control {
             control.admit(launch.readers.clone());
         }
@@ -463,6 +463,11 @@ impl Primary {
                 settings.balance, before.balance
             ));
             settings.balance = before.balance;
+            // What has another default, or no meaning, with the other.
+            (settings.stop_when, settings.close_idle) = (before.stop_when, before.close_idle);
+            if !before.balance.is_steered() {
+                (settings.policy.canary, settings.policy.canary_time) = (None, None);
+            }
         }
         if settings.blocking != before.blocking {
             warn(&format!(

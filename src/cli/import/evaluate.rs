@@ -34,7 +34,7 @@ pub(super) struct Interpreter<'a> {
 }
 
 /// A file that takes longer does something else than to say what it holds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// No process file holds more.
 const LARGEST: usize = 16 * 1024 * 1024;
