@@ -85,7 +85,9 @@ fn all_of_pm2s_formats_are_read() {
     for (name, text) in cases {
         let folder = shop(name, &text);
         let Said(code, out, err) = import(folder.path(), &[name]);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{name}: {out}");
+        // Nothing says its port.
+        let is_alone = err.starts_with("api: listen: ") && err.lines().count() == 1;
+        assert_eq!((code, is_alone), (Some(0), true), "{name}: {out}{err}");
         let directory = format!("working-directory = \"{}\"", folder.path().display());
         let expected = [
             "command = [\"node\", \"dist/server.js\"]",

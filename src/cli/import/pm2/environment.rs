@@ -113,17 +113,24 @@ fn count(name: &str, draft: &mut Draft) {
 }
 
 /// Writes `listen`, where the variables tell the port that the instances share. A program on the channel is given what it
-/// asks for, on the address and with the further ports that it had under PM2, so there it is only a proposal.
+/// asks for, on the address and with the further ports that it had under PM2, so there it is only a proposal: where a
+/// listener is named it is given no other.
 pub(super) fn listen(runs: Runs, draft: &mut Draft) {
-    let Some(address) = shared_address(draft).filter(|_| runs != Runs::Bun) else { return };
-    if runs.has_channel() {
-        let text = format!(
-            "it is given what it asks for; before there is a .socket unit, name all its ports, as in listen = [\"{address}\"]"
-        );
-        draft.note(Table::Top, "handoff", text);
-    } else {
-        draft.set(Table::Top, "listen", vec![address]);
+    let address = shared_address(draft);
+    if let (Runs::Shell | Runs::Other, Some(address)) = (runs, &address) {
+        return draft.set(Table::Top, "listen", vec![address.clone()]);
     }
+    let what = match runs {
+        Runs::Node | Runs::Deno => "it is given what it asks for, but",
+        Runs::Bun | Runs::Shell | Runs::Other => "none is named:",
+    };
+    let mut text = format!("{what} without 'listen' systemd gets no units of this file");
+    if runs != Runs::Bun {
+        let example = address.as_deref().unwrap_or("8080");
+        let text_of = format!("; name all its ports, as in listen = [\"{example}\"]");
+        text.push_str(&text_of);
+    }
+    draft.remark_at(Table::Top, "handoff", "listen", text);
 }
 
 /// Where the instances listen, as far as PORT and HOST say it.

@@ -62,7 +62,8 @@ fn a_small_app_is_a_small_file() {
 command = [\"node\", \"dist/server.js\"]
 workers = 4
 working-directory = \"/srv/shop\"
-# it is given what it asks for; before there is a .socket unit, name all its ports, as in listen = [\"3000\"]
+# listen: it is given what it asks for, but without 'listen' systemd gets no units of this file; name all its
+# ports, as in listen = [\"3000\"]
 handoff = \"node\"
 
 [env]
