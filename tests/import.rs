@@ -484,3 +484,32 @@ fn what_is_no_procfile_is_refused() {
     assert_eq!(code, Some(2));
     assert!(err.contains("'--env' is for files of PM2"), "{err}");
 }
+
+#[test]
+fn pumas_file_says_where_it_runs_and_what_it_serves() {
+    if which("ruby").is_none() && skip("ruby") {
+        return;
+    }
+    for (name, text, folder, lacks) in [
+        ("config/puma.rb", "", "", true),
+        ("puma.rb", "app { |env| [200, {}, []] }", "", false),
+        (
+            "config/puma/production.rb",
+            "rackup 'x.ru'; environment File.basename(Dir.pwd)",
+            "",
+            false,
+        ),
+        ("config/puma.rb", "directory '@/shop/current'", "/shop/current", true),
+        ("puma.rb", "directory 'below'", "", true),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(path.join("config/puma")).unwrap();
+        std::fs::write(path.join(name), text.replace('@', path.to_str().unwrap())).unwrap();
+        let Said(code, out, err) = import(&path, &[name]);
+        assert_eq!(code, Some(0), "{err}");
+        let expected = format!("working-directory = \"{}{folder}\"", path.display());
+        assert!(out.contains(&expected), "{expected}\n{out}");
+        assert_eq!(err.contains("config.ru: there is none in"), lacks, "{err}");
+    }
+}

@@ -140,6 +140,14 @@ pub(super) fn resolve(from: &Path, path: &Path) -> PathBuf {
     actual.unwrap_or_else(|| plain(&joined))
 }
 
+/// What an app in a folder is called where nothing says its name: as the folder is; where that is the symlink that deploys
+/// switch, as the folder around it.
+pub(super) fn called(folder: &Path) -> String {
+    let own = folder.file_name().unwrap_or_default();
+    let around = folder.parent().and_then(Path::file_name).filter(|_| own == "current");
+    around.unwrap_or(own).to_string_lossy().into_owned()
+}
+
 /// Takes out `.` and `..` by the text alone, as Node's path.resolve does.
 fn plain(path: &Path) -> PathBuf {
     let mut whole = PathBuf::from("/");
@@ -185,6 +193,18 @@ mod tests {
         assert_eq!(resolve(&root, Path::new("current/.")), current);
         assert_eq!(resolve(&current, Path::new("..")), root.join("releases"));
         assert_eq!(resolve(&current, Path::new("../gone")), root.join("gone"));
+    }
+
+    #[test]
+    fn an_app_is_called_as_its_folder() {
+        for (folder, name) in [
+            ("/srv/shop", "shop"),
+            ("/srv/shop/current", "shop"),
+            ("/current", "current"),
+            ("/", ""),
+        ] {
+            assert_eq!(called(Path::new(folder)), name);
+        }
     }
 
     #[test]

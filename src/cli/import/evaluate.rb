@@ -45,7 +45,8 @@ end
 answer = begin
   # Puma reads it where the app is, which is above config/.
   folder = File.dirname(PATH)
-  Dir.chdir(File.basename(folder) == "config" ? File.dirname(folder) : folder)
+  folder = folder.sub(%r{/config(/puma)?\z}, "")
+  Dir.chdir(folder.empty? ? "/" : folder)
   recorder = Recorder.new
   recorder.instance_eval(File.read(PATH, encoding: "UTF-8"), PATH)
   JSON.generate("value" => plain(recorder.called))

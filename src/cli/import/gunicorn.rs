@@ -6,6 +6,7 @@ pub(super) mod settings;
 use super::Imported;
 use super::evaluate::{self, Interpreter};
 use super::serve::{self, Web};
+use super::variables::Variables;
 use crate::cli::draft::{Draft, Table, valid_name};
 use crate::cli::init::python;
 use crate::cli::place::{self, Place};
@@ -32,6 +33,8 @@ struct Told {
     kept: Vec<String>,
     /// The app, as MODULE:NAME, and what stands beside it.
     app: Vec<String>,
+    /// Its file was not run.
+    is_unread: bool,
 }
 
 /// Translates a file of gunicorn's.
@@ -54,8 +57,7 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     };
     told.app = vec![app];
     let name = told.text("proc_name");
-    let name = name.or_else(|| Some(folder.file_name()?.to_str()?.to_owned()));
-    let name = valid_name(&name.unwrap_or_default());
+    let name = valid_name(&name.unwrap_or_else(|| place::called(&folder)));
     let file_name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let head = format!(
         "From gunicorn: {file_name}, with values as they were on import. gunicorn goes on reading that file for what is its own."
@@ -70,8 +72,8 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     draft.set(Table::Top, "working-directory", text);
     let config = file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().into_owned();
     told.kept = vec!["-c".to_owned(), config];
-    let web =
-        Web { folder: &folder, runs_files: true, listen: None, port: None, has_environment: false };
+    let variables = &Variables::default();
+    let web = Web { folder: &folder, runs_files: true, listen: None, port: None, variables };
     write(told, &[program], web, &mut draft)?;
     place.reach(&mut draft);
     Ok(Imported { drafts: vec![draft], remarks: vec![] })
@@ -100,6 +102,7 @@ pub(super) fn command_line(
             settings.append(&mut told.settings);
             told.settings = settings;
         } else {
+            told.is_unread = true;
             let name = config.as_deref().unwrap_or(USUAL);
             let text = format!(
                 "'{name}' was not run to see what it says: 'dogwatch import {name}' does that"
@@ -218,7 +221,7 @@ fn write(
     web: Web<'_>,
     draft: &mut Draft,
 ) -> Result<(), Unusable> {
-    workers(&mut told, draft)?;
+    workers(&mut told, web, draft)?;
     listen(&mut told, web, draft);
     environment(&mut told, draft);
     accounts(&mut told, draft);
@@ -260,8 +263,16 @@ pub(in crate::cli) fn ready(draft: &mut Draft) {
     );
 }
 
-fn workers(told: &mut Told, draft: &mut Draft) -> Result<(), Unusable> {
+fn workers(told: &mut Told, web: Web<'_>, draft: &mut Draft) -> Result<(), Unusable> {
     let Some((value, _)) = told.take("workers") else {
+        // What the file says is not known then.
+        if told.is_unread {
+            return Ok(());
+        }
+        if let Some(count) = serve::concurrency(web, draft) {
+            draft.set(Table::Top, "workers", count);
+            return Ok(());
+        }
         draft.set(Table::Top, "workers", 1);
         draft.note(
             Table::Top,
@@ -338,14 +349,17 @@ fn threads(told: &Told) -> u32 {
 
 /// What has to be known of the kind of worker.
 fn worker_class(told: &mut Told, draft: &mut Draft) {
-    if threads(told) > 1 {
+    let class = match told.take("worker_class") {
+        Some((Value::String(class), in_file)) => Some((class, in_file)),
+        Some(_) | None => None,
+    };
+    let resets = class.as_ref().is_some_and(|(class, _)| {
+        class.to_ascii_lowercase().contains("uvicorn") || class == "asgi" || class == "gthread"
+    });
+    if resets || threads(told) > 1 {
         serve::steer(draft);
     }
-    let Some((Value::String(class), in_file)) = told.take("worker_class") else { return };
-    if class.to_ascii_lowercase().contains("uvicorn") || class == "asgi" || class == "gthread" {
-        serve::steer(draft);
-    }
-    if !in_file {
+    if let Some((class, false)) = class {
         told.kept.extend(["-k".to_owned(), class]);
     }
 }

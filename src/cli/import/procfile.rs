@@ -47,6 +47,8 @@ pub(in crate::cli) fn parse(text: &str, first_port: u16) -> (Vec<Process>, Vec<S
             !name.is_empty() && name.chars().all(valid)
         };
         match text.split_once(':') {
+            Some((name, _)) if processes.iter().any(|process| process.name == name) => remarks
+                .push(format!("line {number} is left out, for there is a '{name}' before it")),
             Some((name, line)) if is_name(name) && !line.trim().is_empty() => {
                 let count = processes.iter().filter(|process| !process.is_release()).count();
                 let count = u16::try_from(count).unwrap_or(u16::MAX);
@@ -68,7 +70,7 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     let text = place::text(&place.file)?;
     let variables = Variables::beside(&place.folder);
     let (processes, mut remarks) = parse(&text, variables.port.unwrap_or(FIRST_PORT));
-    let project = place.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let project = place::called(&place.folder);
     let mut drafts = vec![];
     for process in &processes {
         if !process.serves() {
@@ -87,10 +89,10 @@ pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
             runs_files: true,
             listen: None,
             port: Some(process.port),
-            has_environment: variables.has_environment(),
+            variables: &variables,
         };
         variables.write(&mut draft);
-        write(process, web, &variables, &mut draft).map_err(|unusable| Unusable {
+        write(process, web, &mut draft).map_err(|unusable| Unusable {
             reason: format!("'{}': {}", process.name, unusable.reason),
             ..unusable
         })?;
@@ -128,7 +130,6 @@ pub(in crate::cli) fn serves_nothing(process: &Process) -> String {
 pub(in crate::cli) fn write(
     process: &Process,
     web: Web<'_>,
-    variables: &Variables,
     draft: &mut Draft,
 ) -> Result<(), Unusable> {
     draft.set(Table::Env, "PORT", process.port.to_string());
@@ -160,7 +161,7 @@ pub(in crate::cli) fn write(
     let directory = folder.to_str().ok_or_else(|| Unusable::from("its folder is not UTF-8"))?;
     draft.set(Table::Top, "working-directory", directory);
     if matches!(parsed, Line::Shell(_)) {
-        let known = variables::known(text, variables);
+        let known = variables::known(text, web.variables);
         let known = known.filter(|known| serve::is_server(&known.argv, folder.as_path()));
         if let Some(known) = known {
             parsed = said(known, draft);
@@ -168,10 +169,8 @@ pub(in crate::cli) fn write(
     }
     match parsed {
         Line::Plain(set, argv) => {
-            for (name, value) in set {
-                draft.set(Table::Env, &name, value);
-            }
-            serve::command(&argv, Web { folder: &folder, ..web }, draft)
+            let port = assign(set, web, draft);
+            serve::command(&argv, Web { folder: &folder, port, ..web }, draft)
         }
         Line::After(_, _) => Err(Unusable::from(format!("'{text}' is more than one command"))),
         Line::Shell(text) => {
@@ -182,6 +181,22 @@ pub(in crate::cli) fn write(
             Ok(())
         }
     }
+}
+
+/// Writes the variables that a line has before its program, and returns the port that it is told. An address that was asked for
+/// counts before a PORT of the line's.
+fn assign(set: Vec<(String, String)>, web: Web<'_>, draft: &mut Draft) -> Option<u16> {
+    let mut port = web.port;
+    for (name, value) in set {
+        if name == "PORT" && web.listen.is_some() {
+            continue;
+        }
+        if name == "PORT" {
+            port = value.parse().ok().filter(|port| *port > 0).or(port);
+        }
+        draft.set(Table::Env, &name, value);
+    }
+    port
 }
 
 /// Says what became of the variables of a line.

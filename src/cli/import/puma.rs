@@ -4,25 +4,29 @@
 use super::Imported;
 use super::evaluate::{self, Interpreter};
 use super::serve::{self, Web};
+use super::variables::Variables;
 use crate::cli::draft::{Draft, Table, valid_name};
 use crate::cli::place::{self, Place};
 use crate::cli::trouble::Unusable;
 use crate::config::values::Time;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What Ruby runs.
 const PROGRAM: &str = include_str!("evaluate.rb");
 
-/// Where Puma's file is, if it is not told.
-const USUAL: [&str; 1] = ["config/puma.rb"];
+/// Returns Puma's file in a folder, where it is not told which: one for the environment counts before the one for all.
+pub(in crate::cli) fn usual(folder: &Path, environment: &str) -> Option<String> {
+    let all = [format!("config/puma/{environment}.rb"), "config/puma.rb".to_owned()];
+    all.into_iter().find(|file| folder.join(file).is_file())
+}
 
 /// Flags that a worker must have: no processes of Puma's own, and of its sockets those that were passed alone.
 pub(in crate::cli) const OURS: [&str; 4] = ["-w", "0", "--bind-to-activated-sockets", "only"];
 
 /// Settings that mean nothing here, or would keep a worker from serving, and why; `!` before what is to be taken out.
-pub(super) const DROPPED: [(&[&str], &str); 9] = [
+pub(super) const DROPPED: [(&[&str], &str); 10] = [
     (
         &[
             "preload_app!",
@@ -42,10 +46,12 @@ pub(super) const DROPPED: [(&[&str], &str); 9] = [
             "worker_shutdown_timeout",
             "worker_check_interval",
             "worker_culling_strategy",
-            "silence_single_worker_warning",
-            "silence_fork_callback_warning",
         ],
         "is of Puma's cluster mode: 'ready.timeout', 'stop.drain' and 'stop.timeout' are for the workers here",
+    ),
+    (
+        &["silence_single_worker_warning", "silence_fork_callback_warning"],
+        "the warning is of Puma's cluster mode, in which no worker is here",
     ),
     (
         &[
@@ -90,6 +96,8 @@ struct Told {
     workers: Option<String>,
     environment: Option<String>,
     kept: Vec<String>,
+    /// Its file was not run.
+    is_unread: bool,
 }
 
 /// Translates a file of Puma's.
@@ -99,37 +107,43 @@ struct Told {
 pub(super) fn translated(place: &Place) -> Result<Imported, Unusable> {
     let file_name = place.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let file = place.folder.join(&file_name);
-    // Puma's place is config/.
-    let is_config = place.folder.file_name().is_some_and(|name| name == "config");
-    let folder =
-        if is_config { place.folder.parent().unwrap_or(&place.folder) } else { &place.folder };
     let mut told = Told { calls: evaluated(&file, None)?, ..Told::default() };
-    let name = told.text("tag").or_else(|| Some(folder.file_name()?.to_str()?.to_owned()));
+    // Where Puma goes by itself. It would go a relative way once more.
+    let directory = told.text("directory").map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = directory.map(|path| place::resolve(&path, Path::new("")));
+    let folder = directory.as_deref().unwrap_or_else(|| project(&place.folder));
+    let name = told.text("tag").unwrap_or_else(|| place::called(folder));
     let head = format!(
         "From Puma: {file_name}, with values as they were on import. Puma goes on reading that file for what is its own."
     );
-    let name = valid_name(&name.unwrap_or_default());
-    let mut draft = Draft::new(name, head, "What Puma was told, and is not here");
+    let mut draft = Draft::new(valid_name(&name), head, "What Puma was told, and is not here");
     let relative = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().into_owned();
     told.kept.extend(["-C".to_owned(), relative]);
-    if let Some(folder) = told.text("directory") {
-        draft.remark("directory", format!("is 'working-directory' here: '{folder}'"));
-    }
-    let web = Web { folder, runs_files: true, listen: None, port: None, has_environment: false };
+    let variables = &Variables::default();
+    let web = Web { folder, runs_files: true, listen: None, port: None, variables };
     let text = folder.to_str().ok_or_else(|| Unusable::from("its folder is not UTF-8"))?;
     draft.set(Table::Top, "working-directory", text);
     let program = program(folder);
-    if !folder.join("config.ru").is_file() {
+    let is_told = told.calls.iter().any(|(name, _)| ["rackup", "app"].contains(&name.as_str()));
+    if !is_told && !folder.join("config.ru").is_file() {
         draft.remark_at(
             Table::Top,
             "command",
             "config.ru",
-            "there is none beside it, so Puma has to be told what to serve",
+            format!("there is none in '{text}', so Puma has to be told what to serve"),
         );
     }
     write(told, &program, web, &mut draft)?;
     place.reach(&mut draft);
     Ok(Imported { drafts: vec![draft], remarks: vec![] })
+}
+
+/// The folder of the app whose file is in this one: Puma's place is config/, and config/puma/.
+fn project(folder: &Path) -> &Path {
+    let is = |folder: &Path, name: &str| folder.file_name().is_some_and(|own| own == name);
+    let around = |folder| Path::parent(folder).unwrap_or(folder);
+    let config = if is(folder, "puma") { around(folder) } else { folder };
+    if is(config, "config") { around(config) } else { folder }
 }
 
 /// How Puma is started in a folder: with the gems of its Gemfile.
@@ -192,14 +206,15 @@ pub(super) fn command_line(
             _ => told.kept.push(word.clone()),
         }
     }
-    let file = config.clone().or_else(|| {
-        USUAL.iter().find(|usual| web.folder.join(usual).is_file()).map(|usual| (*usual).to_owned())
-    });
+    let file = config
+        .clone()
+        .or_else(|| usual(web.folder, &told.environment.clone().unwrap_or_else(environment)));
     if let Some(file) = file.filter(|file| file != "-") {
         if web.runs_files {
             let calls = evaluated(&web.folder.join(&file), web.port);
             told.calls.splice(0..0, calls.map_err(|unusable| unusable.of(&file))?);
         } else {
+            told.is_unread = true;
             let text = format!(
                 "'{file}' was not run to see what it says: 'dogwatch import {file}' does that"
             );
@@ -216,13 +231,7 @@ pub(super) fn command_line(
 ///
 /// # Errors
 /// As [`command_line`].
-pub(super) fn rails(
-    before: &[String],
-    arguments: &[String],
-    web: Web<'_>,
-    draft: &mut Draft,
-) -> Result<(), Unusable> {
-    let _ = before;
+pub(super) fn rails(arguments: &[String], web: Web<'_>, draft: &mut Draft) -> Result<(), Unusable> {
     let program = program(web.folder);
     let mut words = vec![];
     let (mut host, mut port) = (None, None);
@@ -298,7 +307,7 @@ pub(super) fn in_environment(
         return draft.set(Table::Env, key, name);
     }
     let is_said = |name| draft.get(Table::Env, name).is_some();
-    if is_said("RAILS_ENV") || is_said("RACK_ENV") || web.has_environment {
+    if is_said("RAILS_ENV") || is_said("RACK_ENV") || web.variables.has_environment() {
         return;
     }
     let note = if in_file.is_some() {
@@ -348,7 +357,7 @@ fn write(
     web: Web<'_>,
     draft: &mut Draft,
 ) -> Result<(), Unusable> {
-    workers(&mut told, draft)?;
+    workers(&mut told, web, draft)?;
     listen(&mut told, web, draft);
     let in_file = told.text("environment");
     in_environment(told.environment.take(), in_file, web, draft);
@@ -385,9 +394,17 @@ pub(in crate::cli) fn ready(draft: &mut Draft) {
     );
 }
 
-fn workers(told: &mut Told, draft: &mut Draft) -> Result<(), Unusable> {
+fn workers(told: &mut Told, web: Web<'_>, draft: &mut Draft) -> Result<(), Unusable> {
     let in_file = told.text("workers");
     let Some(text) = told.workers.take().or(in_file) else {
+        // What the file says is not known then.
+        if told.is_unread {
+            return Ok(());
+        }
+        if let Some(count) = serve::concurrency(web, draft) {
+            draft.set(Table::Top, "workers", count);
+            return Ok(());
+        }
         draft.set(Table::Top, "workers", 1);
         draft.note(
             Table::Top,

@@ -1,6 +1,7 @@
 //! Command lines that start a server: which server it is, how it takes its socket from dogwatch, and what of the line
 //! dogwatch does in its place.
 
+use super::variables::Variables;
 use super::{gunicorn, puma};
 use crate::cli::draft::{Draft, Table};
 use crate::cli::place::resolve;
@@ -20,8 +21,8 @@ pub(in crate::cli) struct Web<'a> {
     pub(in crate::cli) listen: Option<&'a str>,
     /// The port that it is told by PORT.
     pub(in crate::cli) port: Option<u16>,
-    /// The `.env` names the environment of Rack or Rails.
-    pub(in crate::cli) has_environment: bool,
+    /// The `.env` beside it.
+    pub(in crate::cli) variables: &'a Variables,
 }
 
 /// Folders in which projects keep programs of their own.
@@ -29,7 +30,8 @@ const OWN: [&str; 6] =
     ["venv/bin", ".venv/bin", "env/bin", "node_modules/.bin", "vendor/bin", "bin"];
 
 /// Servers that open their port by themselves, and what to do instead.
-const BY_THEMSELVES: [(&str, &str); 12] = [
+const BY_THEMSELVES: [(&str, &str); 13] = [
+    ("fastapi", "'fastapi' opens its port by itself: 'uvicorn MODULE:app' takes the socket"),
     ("flask", "'flask run' is for development: 'gunicorn MODULE:NAME' takes the socket"),
     ("runserver", "'runserver' is for development: 'gunicorn PROJECT.wsgi' takes the socket"),
     ("granian", "granian opens its port by itself: 'uvicorn' takes the socket"),
@@ -66,11 +68,70 @@ const NODE: [&str; 12] = [
     "coffee",
 ];
 
+/// Servers for development, which build what they serve as they go: the program and the words behind it by which it is one,
+/// "" where it is without any.
+const DEVELOPS: [(&str, &[&str]); 12] = [
+    ("vite", &["", "dev", "serve"]),
+    ("astro", &["dev", "start"]),
+    ("ng", &["serve", "s", "dev"]),
+    ("next", &["", "dev"]),
+    ("nuxt", &["dev"]),
+    ("remix", &["dev", "vite:dev"]),
+    ("react-router", &["dev"]),
+    ("gatsby", &["develop"]),
+    ("parcel", &["", "serve"]),
+    ("webpack", &["serve"]),
+    ("webpack-dev-server", &[""]),
+    ("vue-cli-service", &["serve"]),
+];
+
+/// Says that a command starts a server for development, if it does.
+pub(in crate::cli) fn develops(words: &[String]) -> Option<String> {
+    let (program, rest) = words.split_first()?;
+    let program = base(program);
+    let verb = rest.first().filter(|word| !word.starts_with('-')).map_or("", String::as_str);
+    let is_one = |(name, verbs): &(&str, &[&str])| *name == program && verbs.contains(&verb);
+    let said = [program.as_str(), verb].join(" ");
+    let is_known = DEVELOPS.iter().any(is_one);
+    is_known.then(|| format!("'{}' runs a server for development", said.trim_end()))
+}
+
+/// Says of a command that its program opens its port by itself, if it is one that does.
+pub(in crate::cli) fn by_itself(words: &[String]) -> Option<&'static str> {
+    let program = base(words.first()?);
+    let known = |(name, _): &&(&str, &str)| {
+        program == *name || (*name == "runserver" && words.iter().any(|word| word == "runserver"))
+    };
+    BY_THEMSELVES.iter().find(known).map(|(_, text)| *text)
+}
+
+/// The port that a command itself names: `next start -p 4000`, `env PORT=4000 node a.js`.
+pub(in crate::cli) fn named_in(words: &[String]) -> Option<u16> {
+    let pair = words.windows(2).find(|pair| ["-p", "--port"].contains(&pair[0].as_str()));
+    let joined =
+        || words.iter().find_map(|w| w.strip_prefix("--port=").or_else(|| w.strip_prefix("PORT=")));
+    let port = pair.map(|pair| pair[1].as_str()).or_else(joined)?;
+    port.parse().ok().filter(|port| *port > 0)
+}
+
+/// How many workers the line or the `.env` says there are.
+pub(super) fn concurrency(web: Web<'_>, draft: &mut Draft) -> Option<i64> {
+    let said = draft.get(Table::Env, "WEB_CONCURRENCY").and_then(|count| count.as_str());
+    let said = said.and_then(|count| count.parse().ok()).filter(|n| (1..=10_000).contains(n));
+    let count = said.or_else(|| web.variables.concurrency())?;
+    draft.note(Table::Top, "workers", "WEB_CONCURRENCY; \"cpus\" follows the machine");
+    Some(count)
+}
+
 /// Writes the command, and what belongs to it, of a line that starts a server.
 ///
 /// # Errors
 /// When a value in it is none.
-pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Result<(), Unusable> {
+pub(in crate::cli) fn command(
+    words: &[String],
+    web: Web<'_>,
+    draft: &mut Draft,
+) -> Result<(), Unusable> {
     let (program, rest) = peel(words, web, draft);
     let name = base(program.last().map(String::as_str).unwrap_or_default());
     let first = rest.first().map(String::as_str);
@@ -80,9 +141,7 @@ pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Resu
         "hypercorn" => asgi(&HYPERCORN, &program, rest, web, draft),
         "daphne" => asgi(&DAPHNE, &program, rest, web, draft),
         "puma" => puma::command_line(&program, rest, web, draft),
-        "rails" if matches!(first, Some("s" | "server")) => {
-            puma::rails(&program, &rest[1..], web, draft)
-        }
+        "rails" if matches!(first, Some("s" | "server")) => puma::rails(&rest[1..], web, draft),
         "unicorn" | "unicorn_rails" => {
             unicorn(&program, rest, web, draft);
             Ok(())
@@ -92,12 +151,9 @@ pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Resu
             Ok(())
         }
         _ => {
-            let known = |(name, _): &&(&str, &str)| {
-                base(program.last().map(String::as_str).unwrap_or_default()) == **name
-                    || (*name == "runserver" && rest.iter().any(|word| word == "runserver"))
-            };
-            match BY_THEMSELVES.iter().find(known) {
-                Some((_, text)) => binds_itself(words, text, draft),
+            let server = [&program[program.len().saturating_sub(1)..], rest].concat();
+            match by_itself(&server) {
+                Some(text) => binds_itself(words, text, draft),
                 None => other(words, web, draft),
             }
             Ok(())
@@ -109,7 +165,8 @@ pub(super) fn command(words: &[String], web: Web<'_>, draft: &mut Draft) -> Resu
 pub(super) fn is_server(words: &[String], folder: &Path) -> bool {
     const SERVERS: [&str; 7] =
         ["gunicorn", "uvicorn", "hypercorn", "daphne", "puma", "unicorn", "unicorn_rails"];
-    let web = Web { folder, runs_files: false, listen: None, port: None, has_environment: false };
+    let variables = &Variables::default();
+    let web = Web { folder, runs_files: false, listen: None, port: None, variables };
     let mut unsaid = Draft::new(String::new(), String::new(), "");
     let (program, rest) = peel(words, web, &mut unsaid);
     let name = base(program.last().map(String::as_str).unwrap_or_default());
@@ -180,7 +237,8 @@ struct Asgi {
 
 const UVICORN: Asgi = Asgi {
     name: "uvicorn",
-    socket: &["--fd", "3"],
+    // Without a number it has as many workers as WEB_CONCURRENCY says.
+    socket: &["--fd", "3", "--workers", "1"],
     valued: &[
         "--fd",
         "--uds",
@@ -247,10 +305,7 @@ fn asgi(
         let missing = || Unusable::from(format!("'{flag}' of {} has no value", server.name));
         let value = inline.or_else(|| words.next().cloned()).ok_or_else(missing)?;
         if is_in(server.workers) {
-            let count = value.parse::<i64>().ok().filter(|count| (0..=10_000).contains(count));
-            let text = format!("'{flag}' of {}: expected a number, found {value}", server.name);
-            let count = count.ok_or_else(|| Unusable::from(text))?;
-            draft.set(Table::Top, "workers", count.max(1));
+            draft.set(Table::Top, "workers", number(server, flag, &value)?);
         } else if is_in(server.bind) {
             binds.push(value);
         } else if is_in(server.host) {
@@ -266,18 +321,40 @@ fn asgi(
             draft.remark(flag.trim_start_matches('-'), "is not for a worker of dogwatch's");
         }
     }
-    if host.is_some() || port.is_some() {
-        let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        binds.push(format!("{host}:{}", port.unwrap_or_else(|| "8000".to_owned())));
-    }
+    binds.extend(joined(host, port));
     draft.set(Table::Top, "command", command);
-    let text = format!("'{}' makes it take its socket from dogwatch", server.socket.join(" "));
-    draft.note(Table::Top, "command", text);
+    draft.note(Table::Top, "command", told(server.socket));
+    if draft.get(Table::Top, "workers").is_none()
+        && let Some(count) = concurrency(web, draft)
+    {
+        draft.set(Table::Top, "workers", count);
+    }
     let read = binds.iter().filter_map(|bind| address(bind, 8000, web.folder)).collect();
     listen(read, ("127.0.0.1", 8000, server.name), web, draft);
     asgi_ready(draft);
     Ok(())
+}
+
+/// A number of workers; none is one.
+fn number(server: &Asgi, flag: &str, value: &str) -> Result<i64, Unusable> {
+    let count = value.parse::<i64>().ok().filter(|count| (0..=10_000).contains(count));
+    let text = || format!("'{flag}' of {}: expected a number, found {value}", server.name);
+    Ok(count.ok_or_else(|| Unusable::from(text()))?.max(1))
+}
+
+/// The address of a host and a port, if there is one of them.
+fn joined(host: Option<String>, port: Option<String>) -> Option<String> {
+    if host.is_none() && port.is_none() {
+        return None;
+    }
+    let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    Some(format!("{host}:{}", port.unwrap_or_else(|| "8000".to_owned())))
+}
+
+/// What explains the flags of a server of ASGI apps.
+pub(in crate::cli) fn told(socket: &[&str]) -> String {
+    format!("'{}': one process, on the socket that dogwatch passes", socket.join(" "))
 }
 
 /// What is the same for all servers of ASGI apps.
@@ -338,7 +415,10 @@ fn node(words: &[String], web: Web<'_>, draft: &mut Draft) {
     draft.set(Table::Top, "command", words.to_vec());
     draft.set(Table::Top, "handoff", "node");
     draft.note(Table::Top, "handoff", "the program's own listen() is given dogwatch's socket, without a change to it; docs/node.md");
-    named_port(web, draft);
+    if let Some(text) = develops(words) {
+        draft.remark_at(Table::Top, "command", "command", text);
+    }
+    named_port(named_in(words), web, draft);
 }
 
 /// A server that cannot be given a socket.
@@ -347,7 +427,7 @@ pub(in crate::cli) fn binds_itself(words: &[String], text: &str, draft: &mut Dra
     draft.set(Table::Top, "workers", 1);
     draft.set(Table::Ready, "when", "alive:2s");
     let text = format!(
-        "{text}. As it is there can be one worker, no socket unit, and 'dogwatch restart {}' in place of a reload",
+        "{text}. As it is there can be one worker, no socket, and 'dogwatch restart {}' in place of a reload; and without 'listen' systemd gets no units of this file",
         draft.name
     );
     draft.remark_at(Table::Top, "command", "command", text);
@@ -358,14 +438,20 @@ pub(super) fn other(words: &[String], web: Web<'_>, draft: &mut Draft) {
     draft.set(Table::Top, "handoff", "fd");
     let text = "it must take its socket as file descriptor 3 (LISTEN_FDS, sd_listen_fds(3)); docs/workers.md has what a worker must do";
     draft.remark_at(Table::Top, "handoff", "command", text);
-    named_port(web, draft);
+    named_port(None, web, draft);
 }
 
-/// Writes `listen` where only PORT says it.
-fn named_port(web: Web<'_>, draft: &mut Draft) {
-    let address = web.listen.map(str::to_owned).or_else(|| Some(web.port?.to_string()));
-    if let Some(address) = address {
+/// Writes `listen` where only the command's own words or PORT say it.
+fn named_port(fixed: Option<u16>, web: Web<'_>, draft: &mut Draft) {
+    let port = fixed.or(web.port).map(|port| port.to_string());
+    if let Some(address) = web.listen.map(str::to_owned).or(port) {
         draft.set(Table::Top, "listen", vec![address]);
+    }
+    let wanted = web.listen.and_then(|listen| listen.rsplit(':').next()?.parse::<u16>().ok());
+    if let Some(fixed) = fixed.filter(|fixed| web.listen.is_some() && wanted != Some(*fixed)) {
+        let text =
+            format!("the line asks for port {fixed}: let it ask for the one that is named here");
+        draft.remark_at(Table::Top, "listen", "listen", text);
     }
 }
 

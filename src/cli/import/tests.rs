@@ -1,6 +1,7 @@
 //! What becomes of lines that start a server, and that no setting of gunicorn and Puma lacks its counterpart.
 
 use super::serve::{Web, address, command};
+use super::variables::Variables;
 use super::{gunicorn, procfile, puma};
 use crate::cli::draft::{Draft, Table};
 use crate::cli::place::Place;
@@ -11,7 +12,8 @@ use std::path::Path;
 fn translated(line: &str, port: Option<u16>) -> Result<(Vec<String>, Vec<String>), String> {
     let mut draft = Draft::new("shop".to_owned(), String::new(), "Rest");
     let folder = Path::new("/no/such/folder");
-    let web = Web { folder, runs_files: true, listen: None, port, has_environment: false };
+    let variables = &Variables::default();
+    let web = Web { folder, runs_files: true, listen: None, port, variables };
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     command(&words, web, &mut draft).map_err(|unusable| unusable.reason)?;
     let text = draft.text();
@@ -77,7 +79,7 @@ fn flags_become_keys_and_what_is_the_servers_stays() {
             "uvicorn app:app --host :: --port 80 --workers 2 --log-level info",
             None,
             &[
-                "command = [\"uvicorn\", \"--fd\", \"3\", \"app:app\", \"--log-level\", \"info\"]",
+                "command = [\"uvicorn\", \"--fd\", \"3\", \"--workers\", \"1\", \"app:app\", \"--log-level\", \"info\"]",
                 "workers = 2",
                 "listen = [\"[::]:80\"]",
                 steered,
@@ -188,6 +190,7 @@ fn what_has_no_counterpart_is_named() {
         ("puma --control-url tcp://x", "shop: activate_control_app: "),
         ("puma -b ssl://0.0.0.0:1", "shop: ssl_bind: "),
         ("flask run", "shop: command: 'flask run' is for development"),
+        ("fastapi run main.py", "shop: command: 'fastapi' opens its port by itself"),
         ("php -S 0.0.0.0:80", "shop: command: PHP's built-in server opens its port by itself"),
         ("./server", "shop: command: it must take its socket as file descriptor 3"),
     ] {
@@ -232,12 +235,13 @@ fn addresses_are_read_as_servers_write_them() {
 
 #[test]
 fn a_procfile_is_lines_with_names() {
-    let text = "# x\n\nweb: a $PORT\r\n  worker:b\nbad line\n: c\nx y: d\nempty:\n";
+    let text = "# x\n\nweb: a $PORT\r\n  worker:b\nbad line\n: c\nx y: d\nempty:\nweb: e\n";
     let (processes, remarks) = procfile::parse(text, 65_500);
     let all: Vec<_> =
         processes.iter().map(|p| (p.name.as_str(), p.line.as_str(), p.port)).collect();
     assert_eq!(all, [("web", "a $PORT", 65_500), ("worker", "b", 65_535)]);
-    assert_eq!(remarks.len(), 4, "{remarks:?}");
+    assert_eq!(remarks.len(), 5, "{remarks:?}");
+    assert_eq!(remarks[4], "line 9 is left out, for there is a 'web' before it");
     let (processes, _) = procfile::parse("release: rake $PORT\nweb: a\nmail: b\n", 5000);
     let all: Vec<_> = processes.iter().map(|p| (p.name.as_str(), p.serves())).collect();
     assert_eq!(all, [("release", false), ("web", true), ("mail", false)]);
@@ -256,6 +260,18 @@ fn the_environment_of_a_procfile_is_written_as_toml() {
     assert_eq!((env("A"), env("B"), env("PORT")), ("x\"y", "5000 z", "5000"));
     let typed = file::parse("x.toml", &drafts[0].text()).unwrap();
     assert_eq!(typed.command.unwrap(), ["./s", "\\"]);
+}
+
+#[test]
+fn what_explains_a_key_is_said_once() {
+    let mut draft = Draft::new("shop".to_owned(), String::new(), "Rest");
+    let variables = &Variables::default();
+    let folder = Path::new("/no/such/folder");
+    let web = Web { folder, runs_files: true, listen: None, port: None, variables };
+    let line = "gunicorn --threads 4 -k uvicorn.workers.UvicornWorker a:b";
+    let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    command(&words, web, &mut draft).unwrap();
+    assert_eq!(draft.text().matches("this server resets").count(), 1);
 }
 
 /// What Puma 5.6 to 7 can be told in its file.

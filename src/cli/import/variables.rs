@@ -69,6 +69,12 @@ impl Variables {
         }
     }
 
+    /// How many workers it says there are: WEB_CONCURRENCY.
+    pub(in crate::cli) fn concurrency(&self) -> Option<i64> {
+        let count = self.value("WEB_CONCURRENCY")?.trim().parse().ok()?;
+        (1..=10_000).contains(&count).then_some(count)
+    }
+
     /// Whether it names the environment of Rack or Rails, and can be used.
     pub(in crate::cli) fn has_environment(&self) -> bool {
         self.file.is_some()

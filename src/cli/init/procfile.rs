@@ -40,7 +40,7 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
     let mut web = project.web();
     web.port = Some(process.port);
     draft.forget(Table::Top, "workers");
-    translate(&process, web, &project.variables, draft)?;
+    translate(&process, web, draft)?;
     if draft.get(Table::Top, "workers").and_then(|count| count.as_str()) == Some(CPUS) {
         draft.note(Table::Top, "workers", WHY_CPUS);
     }

@@ -124,7 +124,7 @@ impl Project {
             runs_files: false,
             listen: self.listen.as_deref(),
             port: self.variables.port,
-            has_environment: self.variables.has_environment(),
+            variables: &self.variables,
         }
     }
 

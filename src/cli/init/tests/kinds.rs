@@ -293,7 +293,7 @@ fn every_kind_has_its_command_handoff_and_readiness() {
             "a Procfile, before all others",
             &[("Procfile", "web: A=1 uvicorn main:app --port $PORT\nworker: x\n"), flask],
             &[
-                "command = [\"uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "command = [\"uvicorn\", \"--fd\", \"3\", \"--workers\", \"1\", \"main:app\"]",
                 "workers = \"cpus\"",
                 "listen = [\"127.0.0.1:8080\"]",
                 "balance = \"steered\"",
