@@ -109,11 +109,6 @@ impl Draft {
         self.notes.push((table, key, text.into()));
     }
 
-    /// Takes back what explains a key, which will be set for another reason.
-    pub(super) fn forget(&mut self, table: Table, key: &str) {
-        self.notes.retain(|(t, k, _)| *t != table || *k != key);
-    }
-
     /// Shows a key that is left out, as a comment at the end of the top table.
     pub(super) fn choice(&mut self, key: &'static str, text: impl Into<String>) {
         self.choices.push((key, text.into()));

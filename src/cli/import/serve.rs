@@ -357,6 +357,12 @@ pub(in crate::cli) fn told(socket: &[&str]) -> String {
     format!("'{}': one process, on the socket that dogwatch passes", socket.join(" "))
 }
 
+/// The flags that make a server of ASGI apps, one of those that are known, take its socket.
+pub(in crate::cli) fn socket_of(name: &str) -> &'static [&'static str] {
+    let known = [UVICORN, HYPERCORN, DAPHNE].into_iter().find(|server| server.name == name);
+    known.unwrap_or(UVICORN).socket
+}
+
 /// What is the same for all servers of ASGI apps.
 pub(in crate::cli) fn asgi_ready(draft: &mut Draft) {
     draft.set(Table::Ready, "when", "accepting");

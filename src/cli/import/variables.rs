@@ -69,6 +69,11 @@ impl Variables {
         }
     }
 
+    /// Whether the workers are told PORT by it.
+    pub(in crate::cli) fn tells_port(&self) -> bool {
+        self.file.is_some() && self.port.is_some()
+    }
+
     /// How many workers it says there are: WEB_CONCURRENCY.
     pub(in crate::cli) fn concurrency(&self) -> Option<i64> {
         let count = self.value("WEB_CONCURRENCY")?.trim().parse().ok()?;

@@ -2,7 +2,7 @@
 
 use super::Sign;
 use super::project::{Project, literal};
-use super::write::{listen, takes_socket};
+use super::write::{Port, listen, takes_socket};
 use crate::cli::draft::{Draft, Table};
 use crate::cli::trouble::Unusable;
 
@@ -11,7 +11,7 @@ const TAKES: [&str; 5] =
     ["LISTEN_FDS", "go-systemd", "activation.Listeners", "os.NewFile(3", "tableflip"];
 
 /// What stands before the port.
-const LISTENS: [&str; 3] = ["ListenAndServe(\":", "net.Listen(\"tcp\", \":", "Addr: \":"];
+const LISTENS: [&str; 3] = ["ListenAndServe(\":", "net.Listen(\"tcp\", \":", "Addr:"];
 
 /// What to add to a program that does not.
 const ADD: &str = "Add: import \"github.com/coreos/go-systemd/v22/activation\"; listeners, err := activation.Listeners(); http.Serve(listeners[0], handler). And let SIGTERM call server.Shutdown()";
@@ -29,12 +29,19 @@ pub(super) fn called(project: &Project) -> Option<String> {
 }
 
 pub(super) fn seen(project: &Project) -> Option<Sign> {
-    project.has("go.mod").then(|| Sign::sure("there is a go.mod"))
+    let is_sure = project.has("go.mod") && !programs(project).is_empty();
+    project.has("go.mod").then(|| Sign { text: "there is a go.mod".to_owned(), is_sure })
 }
 
 /// The folders of the module's programs, "" for its own; those nearest to it first.
 fn programs(project: &Project) -> Vec<String> {
-    let is_main = |text: String| text.lines().any(|line| line.trim_end() == "package main");
+    let is_main = |text: String| {
+        let mut lines = text.lines();
+        let is_package = |line: &str| line.split_whitespace().take(2).eq(["package", "main"]);
+        // What generates code is run by its file.
+        let is_built = |line: &str| !line.starts_with("//go:build ignore");
+        lines.clone().all(is_built) && lines.any(is_package)
+    };
     let mut folders: Vec<String> = project
         .files(&["go"])
         .into_iter()
@@ -76,10 +83,11 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
     }
     draft.set(Table::Top, "command", vec![command]);
     takes_socket(project.mentions(&["go", "mod"], &TAKES), ADD, draft);
-    let code = project.files(&["go"]).into_iter().take(50).find_map(|file| {
-        let port = literal(&project.text(&file)?, &LISTENS)?;
-        Some((port, file))
-    });
+    let code = project
+        .files(&["go"])
+        .into_iter()
+        .take(50)
+        .find_map(|file| Some(Port::seen(literal(&project.text(&file)?, &LISTENS)?, &file)));
     listen(project, code, (8080, "nothing says another port"), draft);
     Ok(())
 }

@@ -14,8 +14,8 @@ mod tests;
 mod write;
 
 use super::draft::{Draft, valid_name};
-use super::put;
 use super::trouble::{Code, Trouble, Unusable};
+use super::{place, put};
 use crate::config::values::Address;
 use crate::primary::refuse_name;
 use project::Project;
@@ -139,14 +139,14 @@ fn drafted(project: &Project, name: Option<String>) -> Result<(Draft, Vec<String
     let Some((kind, sign)) = seen.next() else {
         return Err(nothing(project));
     };
-    let folder = project.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let called = (kind.called)(project).filter(|name| !name.trim().is_empty());
-    let wanted = called.unwrap_or(folder);
+    let wanted = called.unwrap_or_else(|| place::called(&project.folder));
     let name = name.unwrap_or_else(|| valid_name(&wanted));
     let head = format!("{name}: written by 'dogwatch init', {}: {}.", kind.name, sign.text);
     let mut draft = Draft::new(name, head, "What is left to do");
     write::around(project, &mut draft)?;
-    (kind.write)(project, &mut draft)?;
+    (kind.write)(project, &mut draft).map_err(|unusable| elsewhere(project, unusable))?;
+    write::workers(project, &mut draft);
     project.place.reach(&mut draft);
     let mut remarks: Vec<String> = seen
         .map(|(other, sign)| format!("also seen, and not used: {} ({})", other.name, sign.text))
@@ -159,18 +159,46 @@ fn drafted(project: &Project, name: Option<String>) -> Result<(Draft, Vec<String
     Ok((draft, remarks))
 }
 
+/// Files that are there although nothing is made of them, and what they lack.
+const LACKING: [(&str, &str); 3] = [
+    ("Procfile", "has no line 'web'"),
+    ("Gemfile", "names none of rails, puma and sinatra"),
+    (
+        "package.json",
+        "has no script 'start', no 'main' that is there, and none of the frameworks that init knows",
+    ),
+];
+
 fn nothing(project: &Project) -> Unusable {
     if let Some(what) = node::many(project) {
-        return Unusable::from(format!(
-            "{what}: it is several packages, none of which serves from here"
-        ))
-        .hint("call 'dogwatch init' in the folder of the package that serves");
+        let text = format!("{what}: it is several packages, none of which serves from here");
+        return elsewhere(project, Unusable::from(text));
     }
     let said = project.trouble().into_iter().next();
-    let reason = "nothing in it says what to run: there is no Procfile, package.json, pyproject.toml, requirements.txt, manage.py, Gemfile, config.ru, composer.json, go.mod or Cargo.toml";
+    let lacking: Vec<String> = LACKING
+        .iter()
+        .filter(|(name, _)| project.has(name) && said.is_none())
+        .map(|(name, lack)| format!("{name} {lack}"))
+        .collect();
+    let mut reason = "nothing in it says what to run: ".to_owned();
+    reason.push_str(&match said {
+        Some(said) => format!("{ANY} that could be used; {said}"),
+        None if lacking.is_empty() => ANY.to_owned(),
+        None => lacking.join("; "),
+    });
     let hint = "for any other program write command = [\"PROGRAM\", \"ARGUMENT\"] into a file by hand ('dogwatch man dogwatch.toml')";
-    match said {
-        Some(said) => Unusable::from(format!("{reason} that could be used; {said}")).hint(hint),
-        None => Unusable::from(reason).hint(hint),
+    elsewhere(project, Unusable::from(reason).hint(hint))
+}
+
+const ANY: &str = "there is no Procfile, package.json, pyproject.toml, requirements.txt, manage.py, Gemfile, config.ru, composer.json, go.mod or Cargo.toml";
+
+/// Why nothing is made of a project, with the file or the folder that there is more to be made of.
+fn elsewhere(project: &Project, unusable: Unusable) -> Unusable {
+    if let Some(file) = project.importable() {
+        return unusable.hint(format!("'dogwatch import {file}' takes over what that file says"));
     }
+    if node::many(project).is_some() {
+        return unusable.hint("call 'dogwatch init' in the folder of the package that serves");
+    }
+    unusable
 }

@@ -2,8 +2,9 @@
 
 use super::Sign;
 use super::project::{Project, literal};
-use super::write::listen;
+use super::write::{Port, listen};
 use crate::cli::draft::{Draft, Table};
+use crate::cli::import::serve::{self, binds_itself};
 use crate::cli::trouble::Unusable;
 use crate::config::launcher::{self, Line};
 use crate::primary::Disk;
@@ -25,9 +26,11 @@ const ENTRIES: [&str; 12] = [
     "dist/server.js",
 ];
 
-/// What stands before the port in a program.
-const LISTENS: [&str; 7] =
-    [".listen(", "PORT ||", "PORT||", "PORT ??", "PORT??", " port = ", " PORT = "];
+/// What stands before the port in a program: where it is what PORT may replace, and where nothing may.
+const USUAL: [&str; 8] =
+    ["PORT ||", "PORT||", "PORT ??", "PORT??", "PORT) ||", "PORT)||", "PORT, 10) ||", "PORT,10)||"];
+const LISTENS: [&str; 5] =
+    [".listen(", ".listen({ port:", ".listen({port:", " port = ", " PORT = "];
 
 /// Frameworks with a command of their own: the package, the command, and the port that it has.
 const FRAMEWORKS: [(&str, &[&str], u16); 4] = [
@@ -106,29 +109,52 @@ pub(super) fn called(project: &Project) -> Option<String> {
     Some(name.rsplit('/').next().unwrap_or(&name).to_owned())
 }
 
+/// What is to be started.
+struct Chosen {
+    command: Vec<String>,
+    /// The words among which the program is, where `command` names a launcher.
+    program: Vec<String>,
+}
+
+impl Chosen {
+    fn of(command: Vec<String>) -> Self {
+        Self { program: command.clone(), command }
+    }
+}
+
 pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable> {
     let package = package(project).unwrap_or_default();
-    let command = match start(&package) {
+    let script = start(&package);
+    let chosen = match script {
         Some(script) => by_script(project, &package, script, draft)?,
         None => by_files(project, &package, draft)?,
     };
-    let port = framework(&package).map(|(_, _, port)| *port);
-    let file = command.iter().find(|word| project.has(word) && !word.contains("node_modules"));
-    let read = start(&package)
-        .and_then(|script| {
-            Some((port_of(script)?, "the script 'start' of package.json".to_owned()))
-        })
-        .or_else(|| {
-            file.and_then(|file| Some((literal(&project.text(file)?, &LISTENS)?, file.clone())))
-        });
-    let usual = match port {
-        Some(port) => (port, "the framework's usual port"),
-        None => (3000, "no port is to be seen in the program, and most take PORT"),
-    };
+    if let Some(text) = serve::by_itself(&chosen.program) {
+        if let Some(Ok(Line::Plain(set, _))) = script.map(launcher::line) {
+            set.into_iter().for_each(|(name, value)| draft.set(Table::Env, &name, value));
+        }
+        if let Some(listen) = &project.listen {
+            draft.set(Table::Env, "PORT", listen.rsplit(':').next().unwrap_or_default());
+        }
+        draft.set(Table::Env, "NODE_ENV", "production");
+        binds_itself(&chosen.program, text, draft);
+        return Ok(());
+    }
+    let usual = framework(&package).map(|(_, _, port)| *port);
+    let by_script = script.and_then(port_of).map(|number| Port {
+        number,
+        place: "the script 'start' of package.json".to_owned(),
+        is_fixed: true,
+    });
+    let read = by_script.or_else(|| in_program(project, &chosen.program));
     let is_guess = read.is_none()
-        && port.is_none()
+        && usual.is_none()
         && project.listen.is_none()
         && project.variables.port.is_none();
+    let usual = match usual {
+        Some(port) => (port, "the framework's usual port"),
+        None => (3000, "nothing says its port, and most take PORT"),
+    };
     let port = listen(project, read, usual, draft);
     if is_guess {
         draft.remark_at(
@@ -138,12 +164,12 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
             "look whether the program reads PORT; if not, name the port that it asks for",
         );
     }
-    if let Some(port) = port.filter(|_| project.variables.port.is_none()) {
+    if let Some(port) = port.filter(|_| !project.variables.tells_port()) {
         draft.set(Table::Env, "PORT", port.to_string());
         draft.note(Table::Env, "PORT", "programs that read PORT ask for the port that 'listen' names; others have to name it themselves");
     }
     draft.set(Table::Env, "NODE_ENV", "production");
-    draft.set(Table::Top, "command", command);
+    draft.set(Table::Top, "command", chosen.command);
     draft.set(Table::Top, "handoff", "node");
     draft.note(Table::Top, "handoff", "Node's own cluster channel: listen(PORT) is given dogwatch's socket, without a change to the program, and a worker is ready when it listens; docs/node.md");
     Ok(())
@@ -152,15 +178,20 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
 /// The port that a script names: `PORT=4000 node a.js`, `next start -p 4000`.
 fn port_of(script: &str) -> Option<u16> {
     let Ok(Line::Plain(set, argv)) = launcher::line(script) else { return None };
-    let variable = set.into_iter().find(|(name, _)| name == "PORT").map(|(_, value)| value);
-    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let flag =
-        words.windows(2).find(|pair| ["-p", "--port"].contains(&pair[0])).map(|pair| pair[1]);
-    let joined = words
-        .iter()
-        .find_map(|word| word.strip_prefix("--port=").or_else(|| word.strip_prefix("PORT=")));
-    let port = flag.or(joined).or(variable.as_deref())?;
-    port.parse().ok().filter(|port| *port > 0)
+    let set = set.into_iter().map(|(name, value)| format!("{name}={value}"));
+    serve::named_in(&argv).or_else(|| serve::named_in(&set.collect::<Vec<_>>()))
+}
+
+/// The port that stands in a file which a command names.
+fn in_program(project: &Project, program: &[String]) -> Option<Port> {
+    // A line for the shell is words, too.
+    let words = program.iter().flat_map(|word| word.split_whitespace());
+    let mut files = words.filter(|word| project.has(word) && !word.contains("node_modules"));
+    files.find_map(|file| {
+        let text = project.text(file)?;
+        let port = literal(&text, &USUAL).or_else(|| literal(&text, &LISTENS))?;
+        Some(Port::seen(port, file))
+    })
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -173,44 +204,62 @@ fn by_script(
     package: &Map<String, Value>,
     script: &str,
     draft: &mut Draft,
-) -> Result<Vec<String>, Unusable> {
+) -> Result<Chosen, Unusable> {
     let npm = words(&["npm", "start"]);
-    match launcher::real(&npm, &project.folder, &Disk) {
-        Ok(real) => {
-            let has_hooks = ["prestart", "poststart"].iter().any(|hook| {
-                package.get("scripts").is_some_and(|scripts| scripts.get(*hook).is_some())
-            });
-            let plain = launcher::line(script).ok().and_then(|line| match line {
-                Line::Plain(set, argv) if set.is_empty() && !has_hooks => Some(argv),
-                Line::Plain(..) | Line::After(..) | Line::Shell(_) => None,
-            });
-            let next = "node_modules/.bin/next";
-            let same = plain.and_then(|mut argv| match argv[0].as_str() {
-                "node" => Some(argv),
-                "next" if project.has(next) => {
-                    next.clone_into(&mut argv[0]);
-                    Some(argv)
-                }
-                _ => None,
-            });
-            if let Some(argv) = same {
-                draft.note(Table::Top, "command", "the script 'start' of package.json");
-                return Ok(argv);
-            }
-            let what = real.map(|real| real.argv.join(" ")).unwrap_or_default();
-            draft.note(
-                Table::Top,
-                "command",
-                format!("the script 'start' of package.json, read again at each reload; npm itself does not stay between: now it is '{what}'"),
-            );
-            Ok(npm)
+    let real = launcher::real(&npm, &project.folder, &Disk)
+        .map_err(|error| Unusable { reason: error.message, hint: error.hint });
+    let program = real.map(|real| real.map(|real| real.argv).unwrap_or_default());
+    let program = match program.and_then(for_production) {
+        Ok(program) => program,
+        Err(refused) => {
+            let hint = refused.hint.iter().map(|hint| format!("; {hint}"));
+            let text = format!("{}{}", refused.reason, hint.collect::<String>());
+            draft.remark_at(Table::Top, "command", "scripts.start", text);
+            // Nothing else is known of it: then it is what keeps us from it.
+            let command = "cannot start 'npm start': ";
+            let reason = refused.reason.strip_prefix(command).unwrap_or(&refused.reason).to_owned();
+            let refused = Unusable { reason, ..refused };
+            return by_files(project, package, draft).map_err(|_| refused);
         }
-        Err(error) => {
-            let reason = error.message;
-            let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-            draft.remark_at(Table::Top, "command", "scripts.start", format!("{reason}{hint}"));
-            by_files(project, package, draft)
+    };
+    if let Some(command) = same(project, package, script) {
+        draft.note(Table::Top, "command", "the script 'start' of package.json");
+        return Ok(Chosen::of(command));
+    }
+    if serve::by_itself(&program).is_none() {
+        let text = format!(
+            "the script 'start' of package.json, read again at each reload; npm itself does not stay between: now it is '{}'",
+            program.join(" ")
+        );
+        draft.note(Table::Top, "command", text);
+    }
+    Ok(Chosen { command: npm, program })
+}
+
+/// Lets no development server pass.
+fn for_production(program: Vec<String>) -> Result<Vec<String>, Unusable> {
+    match serve::develops(&program) {
+        None => Ok(program),
+        Some(text) => Err(Unusable::from(text)
+            .hint("build the project at deploy time; the script 'start' is for the program that serves the result")),
+    }
+}
+
+/// A script that can stand in the file as it is.
+fn same(project: &Project, package: &Map<String, Value>, script: &str) -> Option<Vec<String>> {
+    let has = |hook: &&str| package.get("scripts").is_some_and(|all| all.get(*hook).is_some());
+    let Ok(Line::Plain(set, mut argv)) = launcher::line(script) else { return None };
+    if !set.is_empty() || ["prestart", "poststart"].iter().any(has) {
+        return None;
+    }
+    let next = "node_modules/.bin/next";
+    match argv[0].as_str() {
+        "node" => Some(argv),
+        "next" if project.has(next) => {
+            next.clone_into(&mut argv[0]);
+            Some(argv)
         }
+        _ => None,
     }
 }
 
@@ -219,7 +268,7 @@ fn by_files(
     project: &Project,
     package: &Map<String, Value>,
     draft: &mut Draft,
-) -> Result<Vec<String>, Unusable> {
+) -> Result<Chosen, Unusable> {
     if let Some((name, command, _)) = framework(package) {
         draft.note(Table::Top, "command", format!("package.json depends on {name}"));
         let file = command.iter().find(|word| word.contains('/')).copied().unwrap_or_default();
@@ -227,12 +276,12 @@ fn by_files(
             let text = format!("'{file}' is not there yet: install and build the project first");
             draft.remark_at(Table::Top, "command", "command", text);
         }
-        return Ok(words(command));
+        return Ok(Chosen::of(words(command)));
     }
     let (file, why) = entry(project, package).ok_or_else(|| {
         Unusable::from("package.json names no program that dogwatch can start")
             .hint("give it a script 'start' like \"node server.js\", or write command = [\"node\", \"FILE\"] into a file by hand")
     })?;
     draft.note(Table::Top, "command", format!("{why}: {file}"));
-    Ok(words(&["node", &file]))
+    Ok(Chosen::of(words(&["node", &file])))
 }

@@ -11,9 +11,10 @@ const TAKES: [&str; 2] = ["php://fd/3", "LISTEN_FDS"];
 
 pub(super) fn seen(project: &Project) -> Option<Sign> {
     let there = |names: [&'static str; 2]| names.into_iter().find(|name| project.has(name));
-    there(["composer.json", "artisan"]).map(|name| Sign::sure(format!("there is {name}"))).or_else(
-        || Some(Sign::weak(format!("there is {}", there(["public/index.php", "index.php"])?))),
-    )
+    let project_of = there(["composer.json", "artisan"]);
+    let file = project_of.or_else(|| there(["public/index.php", "index.php"]))?;
+    let is_sure = project_of.is_some() && project.mentions(&["php"], &TAKES).is_some();
+    Some(Sign { text: format!("there is {file}"), is_sure })
 }
 
 pub(super) fn called(project: &Project) -> Option<String> {

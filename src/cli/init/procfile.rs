@@ -2,8 +2,7 @@
 
 use super::Sign;
 use super::project::Project;
-use super::write::{CPUS, WHY_CPUS};
-use crate::cli::draft::{Draft, Table};
+use crate::cli::draft::Draft;
 use crate::cli::import::procfile::{Process, parse, serves_nothing, write as translate};
 use crate::cli::trouble::Unusable;
 
@@ -39,11 +38,7 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
         web(project).ok_or_else(|| Unusable::from("its Procfile has no 'web'"))?;
     let mut web = project.web();
     web.port = Some(process.port);
-    draft.forget(Table::Top, "workers");
     translate(&process, web, draft)?;
-    if draft.get(Table::Top, "workers").and_then(|count| count.as_str()) == Some(CPUS) {
-        draft.note(Table::Top, "workers", WHY_CPUS);
-    }
     for other in others {
         project.note(format!("Procfile: {}", serves_nothing(&other)));
     }

@@ -15,7 +15,7 @@ const DEEPEST: usize = 5;
 const MOST_FOLDERS: usize = 400;
 
 /// Folders that hold what others wrote, or what was built.
-const FOREIGN: [&str; 12] = [
+pub(super) const FOREIGN: [&str; 12] = [
     "node_modules",
     "vendor",
     "target",
@@ -43,7 +43,7 @@ const PROCESS_FILES: [&str; 6] = [
 /// A project.
 #[derive(Debug)]
 pub(super) struct Project {
-    /// Its folder, without symlinks.
+    /// Its folder, absolute, with the symlinks that it was named by.
     pub(super) folder: PathBuf,
     pub(super) place: Place,
     /// Where it is to listen, if that was said.
@@ -60,14 +60,15 @@ impl Project {
     /// # Errors
     /// When that is none, or has a name that cannot be written down.
     pub(super) fn of(folder: &Path, listen: Option<String>) -> Result<Self, Unusable> {
-        let folder = folder.canonicalize().map_err(|e| Unusable::from(e.to_string()))?;
-        if !folder.is_dir() {
+        let place = Place::of(&folder.join("package.json"));
+        let folder = place.folder.clone();
+        let metadata = folder.metadata().map_err(|e| Unusable::from(e.to_string()))?;
+        if !metadata.is_dir() {
             return Err(Unusable::from("it is not a directory"));
         }
         if folder.to_str().is_none() {
             return Err(Unusable::from("its path is not UTF-8"));
         }
-        let place = Place::of(&folder.join("package.json"));
         let variables = Variables::beside(&folder);
         Ok(Self { folder, place, listen, variables, trouble: RefCell::default() })
     }
@@ -109,6 +110,12 @@ impl Project {
     /// PM2's file, if there is one.
     pub(super) fn process_file(&self) -> Option<&'static str> {
         PROCESS_FILES.into_iter().find(|name| self.has(name))
+    }
+
+    /// A file of another process manager, which `dogwatch import` reads.
+    pub(super) fn importable(&self) -> Option<&'static str> {
+        let gunicorns = Some("gunicorn.conf.py").filter(|name| self.has(name));
+        self.process_file().or(gunicorns)
     }
 
     /// Who may read what is written: all, for the service's user must, but where it holds what only some may know.
@@ -172,15 +179,24 @@ impl Project {
 }
 
 /// The one number that stands behind one of these marks in a text, as in `listen(8080`; `None` where there is none, or more
-/// than one.
+/// than one. Lines that are comments do not count.
 pub(super) fn literal(text: &str, marks: &[&str]) -> Option<u16> {
+    let is_comment = |line: &&str| {
+        let line = line.trim_start();
+        ["//", "/*", "* ", "#"].iter().any(|mark| line.starts_with(mark))
+    };
+    let lines = text.lines().filter(|line| !is_comment(line));
+    let text: String = lines.flat_map(|line| ["\n", line]).collect();
     let mut found = BTreeSet::new();
     for mark in marks {
         for (at, _) in text.match_indices(mark) {
             let rest = text[at + mark.len()..]
                 .trim_start_matches([' ', '\t', '\'', '"', '{', '|', '?', ':', '(']);
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            found.extend(digits.parse::<u16>().ok().filter(|port| *port > 0));
+            let (digits, behind) =
+                rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+            // 127.0.0.1, 30_000, 5s
+            let goes_on = behind.starts_with(|c: char| c.is_alphanumeric() || "._".contains(c));
+            found.extend(digits.parse::<u16>().ok().filter(|port| *port > 0 && !goes_on));
         }
     }
     (found.len() == 1).then(|| found.into_iter().next()).flatten()

@@ -1,11 +1,11 @@
 //! Python: the app object is found by reading, and served by what is declared or installed.
 
 use super::Sign;
-use super::project::Project;
+use super::project::{FOREIGN, Project};
 use super::write::listen;
 use crate::cli::draft::{Draft, Table};
 use crate::cli::import::gunicorn;
-use crate::cli::import::serve::{asgi_ready, binds_itself, program};
+use crate::cli::import::serve::{asgi_ready, program, socket_of, told};
 use crate::cli::place::text;
 use crate::cli::trouble::Unusable;
 use std::fmt;
@@ -63,6 +63,13 @@ const DECLARED: [&str; 9] = [
 /// What says that a worker takes its socket by itself.
 const BY_HAND: [&str; 4] = ["LISTEN_FDS", "fileno=3", "fromfd(3", "listen_fds("];
 
+/// Folders whose apps are not what the project serves.
+const ASIDE: [&str; 8] =
+    ["tests", "test", "mocks", "mock", "examples", "example", "docs", "scripts"];
+
+/// What says that it is a project of Python's.
+const PROJECT: [&str; 4] = ["manage.py", "pyproject.toml", "requirements.txt", "Pipfile"];
+
 /// Folders of an environment of the project's own.
 const ENVIRONMENTS: [&str; 3] = ["venv", ".venv", "env"];
 
@@ -93,17 +100,8 @@ pub(in crate::cli) fn gunicorns_app(folder: &Path) -> Option<App> {
 /// The apps in a folder, the likeliest first.
 fn apps(folder: &Path) -> Vec<App> {
     let mut names: Vec<String> = MODULES.map(str::to_owned).to_vec();
-    // Django's are in the package of the project.
-    let mut packages: Vec<String> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .take(1000)
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
-        .collect();
-    packages.sort();
+    // Django's are in the package of the project; those of uv and Poetry below src/.
+    let packages = [packages(folder, ""), packages(folder, "src/")].concat();
     for module in ["asgi.py", "wsgi.py", "main.py", "app.py", "__init__.py"] {
         names.extend(packages.iter().map(|package| format!("{package}/{module}")));
     }
@@ -117,6 +115,23 @@ fn apps(folder: &Path) -> Vec<App> {
         found.extend(in_text(&name, &text));
     }
     found
+}
+
+/// The packages in a folder, as paths from above it.
+fn packages(folder: &Path, below: &str) -> Vec<String> {
+    let mut packages: Vec<String> = std::fs::read_dir(folder.join(below))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(1000)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|name| !ASIDE.contains(&name.as_str()) && !FOREIGN.contains(&name.as_str()))
+        .map(|name| format!("{below}{name}"))
+        .collect();
+    packages.sort();
+    packages
 }
 
 /// The app in the text of a module.
@@ -176,16 +191,17 @@ fn by_hand(project: &Project) -> Option<String> {
 }
 
 pub(super) fn seen(project: &Project) -> Option<Sign> {
-    if let Some(app) = apps(&project.folder).first() {
-        return Some(Sign::sure(format!("{} has the app '{}'", app.file, app.name)));
+    let file = PROJECT.into_iter().find(|name| project.has(name));
+    if let Some(app) = chosen(project) {
+        // An app.py may be in a folder of any project's.
+        let is_usual = MODULES.contains(&app.file.as_str()) || app.file.ends_with("sgi.py");
+        let text = format!("{} has the app '{}'", app.file, app.name);
+        return Some(Sign { text, is_sure: is_usual || file.is_some() });
     }
     if let Some(file) = by_hand(project) {
         return Some(Sign::sure(format!("{file} takes its socket from systemd")));
     }
-    let file = ["manage.py", "pyproject.toml", "requirements.txt", "Pipfile"]
-        .into_iter()
-        .find(|name| project.has(name))?;
-    Some(Sign::weak(format!("there is {file}")))
+    Some(Sign::weak(format!("there is {}", file?)))
 }
 
 pub(super) fn called(project: &Project) -> Option<String> {
@@ -219,17 +235,19 @@ fn declares(text: &str, package: &str) -> bool {
     })
 }
 
-pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable> {
+/// The app that is served: of Django's two the one that there is a server for.
+fn chosen(project: &Project) -> Option<App> {
     let apps = apps(&project.folder);
     let wants_asgi =
         has(project, "channels") || (!has(project, "gunicorn") && has(project, "uvicorn"));
-    let chosen = apps.iter().find(|app| app.is_asgi == wants_asgi).or_else(|| apps.first());
-    let both = apps.iter().find(|app| app.is_asgi).is_some() && apps.iter().any(|app| !app.is_asgi);
-    let is_django = project.has("manage.py");
-    let chosen = if both && is_django { chosen } else { apps.first() };
-    match chosen {
-        Some(app) if app.is_asgi => asgi(project, app, draft),
-        Some(app) => wsgi(project, app, draft),
+    let wanted = apps.iter().find(|app| app.is_asgi == wants_asgi);
+    wanted.filter(|_| project.has("manage.py")).or_else(|| apps.first()).cloned()
+}
+
+pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable> {
+    match chosen(project) {
+        Some(app) if app.is_asgi => asgi(project, &app, draft),
+        Some(app) => wsgi(project, &app, draft),
         None => match by_hand(project) {
             Some(file) => own(project, &file, draft),
             None => return Err(unknown()),
@@ -277,8 +295,7 @@ fn asgi(project: &Project, app: &App, draft: &mut Draft) {
     let gunicorns = name.is_none() && has(project, "gunicorn");
     let name = name.unwrap_or("uvicorn");
     let mut command = vec![server(project, name, draft)];
-    let socket: &[&str] =
-        if name == "hypercorn" { &["-w", "0", "--bind", "fd://3"] } else { &["--fd", "3"] };
+    let socket = socket_of(name);
     command.extend(socket.iter().map(|word| (*word).to_owned()));
     if app.is_factory && name == "uvicorn" {
         command.push("--factory".to_owned());
@@ -290,11 +307,7 @@ fn asgi(project: &Project, app: &App, draft: &mut Draft) {
         if app.is_factory && name == "hypercorn" { "()" } else { "" }
     ));
     draft.set(Table::Top, "command", command);
-    draft.note(
-        Table::Top,
-        "command",
-        format!("the app is in {}; '{}' is dogwatch's socket", app.file, socket.join(" ")),
-    );
+    draft.note(Table::Top, "command", format!("the app is in {}; {}", app.file, told(socket)));
     if gunicorns {
         draft.remark_at(
             Table::Top,
@@ -338,11 +351,7 @@ fn wsgi(project: &Project, app: &App, draft: &mut Draft) {
 /// A program that asks nobody.
 fn own(project: &Project, file: &str, draft: &mut Draft) {
     let python = program("python3", &project.folder);
-    let words = vec![python, file.to_owned()];
-    if project.text(file).is_none() {
-        return binds_itself(&words, "it opens its port by itself", draft);
-    }
-    draft.set(Table::Top, "command", words);
+    draft.set(Table::Top, "command", vec![python, file.to_owned()]);
     draft.note(Table::Top, "command", format!("{file} takes file descriptor 3 by itself"));
     draft.set(Table::Top, "handoff", "fd");
     listen(project, None, (8080, "nothing says another port"), draft);

@@ -2,9 +2,9 @@
 
 use super::Sign;
 use super::project::{Project, literal};
-use super::write::listen;
+use super::write::{Port, listen};
 use crate::cli::draft::{Draft, Table};
-use crate::cli::import::puma;
+use crate::cli::import::{puma, serve};
 use crate::cli::trouble::Unusable;
 
 /// Servers that cannot be given a socket.
@@ -35,7 +35,7 @@ pub(super) fn seen(project: &Project) -> Option<Sign> {
     ["rails", "puma", "sinatra"]
         .into_iter()
         .find(|gem| has(project, gem))
-        .map(|gem| Sign::sure(format!("the Gemfile names {gem}")))
+        .map(|gem| Sign::weak(format!("the Gemfile names {gem}")))
 }
 
 pub(super) fn called(_: &Project) -> Option<String> {
@@ -53,7 +53,8 @@ pub(super) fn write(project: &Project, draft: &mut Draft) -> Result<(), Unusable
     }
     let is_rails = has(project, "rails") || project.has("bin/rails");
     if has(project, "unicorn") && !has(project, "puma") {
-        unicorn(project, draft);
+        let words = ["bundle", "exec", "unicorn"].map(str::to_owned);
+        serve::command(&words, project.web(), draft)?;
     } else {
         with_puma(project, is_rails, draft);
     }
@@ -88,37 +89,17 @@ fn with_puma(project: &Project, is_rails: bool, draft: &mut Draft) {
     command.extend(puma::OURS.map(str::to_owned));
     draft.set(Table::Top, "command", command);
     puma::ready(draft);
-    let file = "config/puma.rb";
-    let text = project.text(file);
-    if text.is_some() {
-        let text = "goes on being read, and was not run here: 'dogwatch import config/puma.rb' takes over what it says";
+    let file = puma::usual(&project.folder, "production");
+    if let Some(file) = &file {
+        let text = format!(
+            "goes on being read, and was not run here: 'dogwatch import {file}' takes over what it says"
+        );
         draft.remark_at(Table::Top, "command", file, text);
     }
     let marks = ["\"PORT\")", "\"PORT\",", "'PORT')", "'PORT',", "\nport "];
-    let read = text.and_then(|text| Some((literal(&text, &marks)?, file.to_owned())));
+    let read =
+        file.and_then(|file| Some(Port::seen(literal(&project.text(&file)?, &marks)?, &file)));
     let usual =
         if is_rails { (3000, "the usual port of Rails") } else { (9292, "the usual port of Rack") };
     listen(project, read, usual, draft);
-}
-
-fn unicorn(project: &Project, draft: &mut Draft) {
-    let port = listen(project, None, (8080, "the usual port of unicorn"), draft).unwrap_or(8080);
-    // It takes only what has exactly the address that it is told.
-    let is_port = draft
-        .get(Table::Top, "listen")
-        .and_then(|l| l.as_array()?.first()?.as_str()?.parse::<u16>().ok());
-    if is_port.is_some() {
-        draft.set(Table::Top, "listen", vec![format!("0.0.0.0:{port}")]);
-    }
-    let address = draft
-        .get(Table::Top, "listen")
-        .and_then(|l| l.as_array()?.first()?.as_str().map(str::to_owned));
-    let address = address.unwrap_or_default().trim_start_matches("unix:").to_owned();
-    let mut command = vec!["bundle".to_owned(), "exec".to_owned(), "unicorn".to_owned()];
-    command.extend(["-l".to_owned(), address]);
-    draft.set(Table::Top, "command", command);
-    draft.note(Table::Top, "command", "the Gemfile names unicorn; it takes the socket that has exactly this address, so the socket unit has to name the same; its file must not name another, and must not say more than one of its own workers");
-    draft.set(Table::Ready, "when", "accepting");
-    draft.set(Table::Stop, "signal", "SIGQUIT");
-    draft.note(Table::Stop, "signal", "at SIGTERM unicorn drops what it is answering");
 }

@@ -141,7 +141,7 @@ fn every_kind_has_its_command_handoff_and_readiness() {
                 (".venv/bin/uvicorn", ""),
             ],
             &[
-                "command = [\".venv/bin/uvicorn\", \"--fd\", \"3\", \"main:app\"]",
+                "command = [\".venv/bin/uvicorn\", \"--fd\", \"3\", \"--workers\", \"1\", \"main:app\"]",
                 "workers = \"cpus\"",
                 "listen = [\"8000\"]",
                 "balance = \"steered\"",
@@ -314,5 +314,135 @@ fn every_kind_has_its_command_handoff_and_readiness() {
             })
             .collect();
         assert_eq!(found, expected, "{what}");
+    }
+}
+
+/// The lines of the keys that begin with one of these.
+fn only(files: &[(&str, &str)], names: &[&str]) -> Vec<String> {
+    let is_one = |key: &String| names.iter().any(|name| key.starts_with(name));
+    keys(files).into_iter().filter(is_one).collect()
+}
+
+#[test]
+fn the_port_is_the_one_that_the_program_asks_for() {
+    let start = |script: &str| format!(r#"{{"scripts": {{"start": "{script}"}}}}"#);
+    let env = (".env", "PORT=5000\n");
+    let node = ("server.js", "app.listen(process.env.PORT || 4500)");
+    for (files, port, told) in [
+        // The command's own word counts before the .env, and that before the program's.
+        (&[("package.json", &*start("PORT=4000 node server.js")), env, node][..], 4000, None),
+        (&[("package.json", &start("node server.js --port 4000")), env, node], 4000, None),
+        (&[("package.json", &start("node server.js")), env, node], 5000, None),
+        (&[("package.json", &start("A=1 node server.js")), node], 4500, Some(4500)),
+        (
+            &[
+                ("package.json", &start("tsx src/server.ts")),
+                ("src/server.ts", "app.listen(4501)"),
+                ("node_modules/tsx/x", ""),
+            ],
+            4501,
+            Some(4501),
+        ),
+        (&[("package.json", &start("A=$B node server.js")), node], 4500, Some(4500)),
+        // A file that no worker reads says the port all the same.
+        (&[(".env", "export PORT=5000\n"), node], 5000, Some(5000)),
+        (&[("Procfile", "web: PORT=9999 node server.js"), env], 9999, Some(9999)),
+        (&[("Procfile", "web: PORT=9999 gunicorn a:b"), env], 9999, Some(9999)),
+        (&[("Procfile", "web: next start -p 3005")], 3005, Some(8080)),
+        // Not a mail server's, one of a comment, or a part of something else.
+        (
+            &[("server.js", "smtp.listen(2525); app.listen(parseInt(process.env.PORT,10)||4321)")],
+            4321,
+            Some(4321),
+        ),
+        (&[("server.js", "// app.listen(1234)\napp.listen({ port: 4702 })")], 4702, Some(4702)),
+        (&[("server.js", "/*\n * app.listen(1)\n */\nlet port = 30_000;")], 3000, Some(3000)),
+    ] {
+        let number = |key: &String| {
+            key.split(['"', ':']).filter_map(|word| word.parse::<u16>().ok()).next_back()
+        };
+        let found = only(files, &["listen"]).iter().find_map(number);
+        let env = only(files, &["env.PORT"]).iter().find_map(number);
+        assert_eq!((found, env), (Some(port), told), "{files:?}");
+    }
+}
+
+#[test]
+fn the_program_is_the_one_that_is_there() {
+    let rust = "[package]\nname = \"shop\"\n";
+    let flask = "app = Flask(__name__)";
+    for (files, command) in [
+        (
+            &[("Cargo.toml", rust), ("src/bin/server.rs", ""), ("target/release/server", "")][..],
+            "\"./target/release/server\"",
+        ),
+        (
+            &[
+                ("Cargo.toml", "[package]\nname = \"shop\"\ndefault-run = \"b\"\n"),
+                ("src/main.rs", ""),
+                ("src/bin/b.rs", ""),
+            ],
+            "\"./target/release/b\"",
+        ),
+        (
+            &[
+                ("Cargo.toml", "[package]\nname = \"x\"\n[[bin]]\nname = \"y\""),
+                ("src/main.rs", ""),
+            ],
+            "\"./target/release/y\"",
+        ),
+        (
+            &[("Cargo.toml", rust), ("src/main.rs", ""), ("../Cargo.toml", "[workspace]\n")],
+            "\"../target/release/shop\"",
+        ),
+        (
+            &[
+                ("pyproject.toml", ""),
+                ("src/shop/main.py", "app = FastAPI()"),
+                ("uv.lock", "uvicorn"),
+            ],
+            "\"uvicorn\", \"--fd\", \"3\", \"--workers\", \"1\", \"shop.main:app\"",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "node a.js"}}"#), ("mock/app.py", flask)],
+            "\"node\", \"a.js\"",
+        ),
+        (
+            &[
+                ("package.json", r#"{"scripts": {"start": "node a.js"}}"#),
+                ("Gemfile", "gem 'puma'"),
+            ],
+            "\"node\", \"a.js\"",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "A=1 bun run x.ts"}}"#)],
+            "\"bun\", \"run\", \"x.ts\"",
+        ),
+        (&[("go.mod", "module shop"), ("main.go", "package main // the server")], "\"./bin/shop\""),
+    ] {
+        assert_eq!(only(files, &["command"]), [format!("command = [{command}]")]);
+    }
+    let go = "package main\n&http.Server{\n\tAddr:    \":8443\",\n\tName:    \"x\"}";
+    let go = only(&[("go.mod", "module shop"), ("main.go", go)], &["listen"]);
+    assert_eq!(go, ["listen = [\"8443\"]"]);
+}
+
+#[test]
+fn the_number_of_workers_is_that_of_the_env() {
+    let env = (".env", "WEB_CONCURRENCY=3\n");
+    let puma = ("config/puma.rb", "workers 4");
+    for (files, workers) in [
+        (&[env, ("Procfile", "web: uvicorn a:b")][..], "3"),
+        (&[env, ("Procfile", "web: gunicorn a:b")], "3"),
+        (&[env, ("Procfile", "web: puma")], "3"),
+        (&[env, ("Procfile", "web: WEB_CONCURRENCY=2 puma")], "2"),
+        (&[env, ("Procfile", "web: gunicorn -w 5 a:b")], "5"),
+        (&[env, ("app.py", "app = Flask(__name__)")], "3"),
+        (&[("Procfile", "web: gunicorn a:b")], "1"),
+        // Its file was not run.
+        (&[("Procfile", "web: puma"), puma], "\"cpus\""),
+        (&[("Procfile", "web: gunicorn a:b"), ("gunicorn.conf.py", "workers = 4")], "\"cpus\""),
+    ] {
+        assert_eq!(only(files, &["workers"]), [format!("workers = {workers}")], "{files:?}");
     }
 }

@@ -4,7 +4,7 @@ mod kinds;
 
 use super::drafted;
 use super::project::Project;
-use crate::cli::draft::Draft;
+use crate::cli::draft::{Draft, Table};
 use crate::config::{Settings, file};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -114,6 +114,47 @@ fn what_is_left_to_do_is_said() {
             "systemd's EnvironmentFile= knows no 'export' either",
         ),
         (
+            &[("Procfile", "web: flask run -p $PORT")],
+            "without 'listen' systemd gets no units of this file",
+        ),
+        (
+            &[("Procfile", "web: fastapi run main.py --port $PORT")],
+            "'uvicorn MODULE:app' takes the socket",
+        ),
+        (
+            &[("Procfile", "web: node a.js\nweb: node b.js\n")],
+            "Procfile: line 2 is left out, for there is a 'web' before it",
+        ),
+        (&[("Procfile", "web: next dev")], "'next dev' runs a server for development"),
+        (
+            &[("Procfile", "web: puma"), ("config/puma/production.rb", "workers 4")],
+            "'config/puma/production.rb' was not run to see what it says",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "bun run index.ts"}}"#)],
+            "Bun opens its port by itself",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "vite --host"}}"#), ("server.js", "")],
+            "scripts.start: 'vite' runs a server for development; build the project",
+        ),
+        (
+            &[
+                ("Cargo.toml", "[package]\nname = \"shop\""),
+                ("src/bin/a.rs", ""),
+                ("src/bin/b/main.rs", ""),
+            ],
+            "there are several programs (a, b): is this the one that serves?",
+        ),
+        (
+            &[("package.json", NEXT), ("Gemfile", "gem 'puma'")],
+            "also seen, and not used: Ruby (the Gemfile names puma)",
+        ),
+        (
+            &[("package.json", NEXT), ("tools/app.py", "app = Flask(__name__)")],
+            "also seen, and not used: Python (tools/app.py has the app 'app')",
+        ),
+        (
             &[("Procfile", "web: bin/rails server -p $PORT -e $RAILS_ENV\n")],
             "$RAILS_ENV: nothing says what it is, so '-e' is left out",
         ),
@@ -174,7 +215,32 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
         (&[("Gemfile", "gem 'sinatra'\n")], "there is no config.ru"),
         (
             &[("package.json", r#"{"scripts": {"start": "nodemon x"}}"#)],
-            "package.json names no program",
+            "shop/package.json:1: 'nodemon' starts the program again by itself",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "react-scripts start"}}"#)],
+            "'react-scripts start' runs a development server",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "ng serve --port 80"}}"#)],
+            "'ng serve' runs a server for development",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"start": "turbo run start"}, "workspaces": []}"#)],
+            "'turbo' starts programs of its own",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {"dev": "vite"}}"#), ("Gemfile", "gem 'rake'")],
+            "nothing in it says what to run: Gemfile names none of rails, puma and sinatra; package.json has no script 'start'",
+        ),
+        (&[("Procfile", "worker: x")], "Procfile has no line 'web'"),
+        (
+            &[("pyproject.toml", ""), ("tests/app.py", "app = Flask(__name__)")],
+            "it is Python, but no app is to be seen",
+        ),
+        (
+            &[("go.mod", "module x"), ("gen.go", "//go:build ignore\n\npackage main")],
+            "it is a library of Go",
         ),
         (&[("Procfile", "web: 'open\n")], "a quote does not end"),
     ] {
@@ -182,6 +248,51 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
         let said = look(root.path(), None).unwrap_err();
         assert!(said.contains(reason), "{said}");
     }
+}
+
+#[test]
+fn a_file_or_folder_that_there_is_more_to_be_made_of_is_named() {
+    let start = |script: &str| format!(r#"{{"scripts": {{"start": "{script}"}}}}"#);
+    let import = "'dogwatch import ecosystem.config.js' takes over what that file says";
+    for (files, hint) in [
+        (&[("ecosystem.config.js", "")][..], import),
+        (&[("ecosystem.config.js", ""), ("package.json", &start("pm2-runtime start x"))], import),
+        (
+            &[("gunicorn.conf.py", "")],
+            "'dogwatch import gunicorn.conf.py' takes over what that file says",
+        ),
+        (
+            &[("turbo.json", ""), ("package.json", &start("turbo run start"))],
+            "call 'dogwatch init' in the folder of the package that serves",
+        ),
+        (
+            &[("package.json", &start("react-scripts start"))],
+            "run 'react-scripts build' at deploy time, and serve its files",
+        ),
+        (
+            &[("package.json", r#"{"scripts": {}}"#)],
+            "for any other program write command = [\"PROGRAM\", \"ARGUMENT\"] into a file by hand ('dogwatch man dogwatch.toml')",
+        ),
+    ] {
+        let root = tree(files);
+        let project = Project::of(&root.path().join("shop"), None).unwrap();
+        let unusable = drafted(&project, None).unwrap_err();
+        assert_eq!(unusable.hint.as_deref(), Some(hint), "{}", unusable.reason);
+    }
+}
+
+#[test]
+fn a_directory_that_deploys_switch_stays_a_symlink() {
+    let root = tree(&[("releases/42/server.js", "")]);
+    let current = root.path().canonicalize().unwrap().join("shop/current");
+    symlink("releases/42", &current).unwrap();
+    let project = Project::of(&current, None).unwrap();
+    let (draft, _) = drafted(&project, None).unwrap();
+    assert_eq!(draft.name, "shop");
+    let directory = draft.get(Table::Top, "working-directory").unwrap();
+    assert_eq!(directory.as_str(), current.to_str());
+    // What hides the folder that it leads to hides it.
+    assert!(draft.lines().any(|line| line.contains("sees nothing below /tmp")));
 }
 
 #[test]
@@ -197,6 +308,22 @@ fn the_address_that_was_asked_for_counts() {
     assert_eq!(listens(&procfile, "4000"), "listen = [\"4000\"]");
     let unicorn = [("config.ru", ""), ("Gemfile", "gem 'unicorn'")];
     assert_eq!(listens(&unicorn, "unix:/run/x.sock"), "listen = [\"unix:/run/x.sock\"]");
+    // What asks for another is told of; what can be told the port is.
+    let start = |script: &str| format!(r#"{{"scripts": {{"start": "{script}"}}}}"#);
+    let said = "asks for port 4000: let it ask for the one that is named here";
+    for (name, text, is_told) in [
+        ("package.json", start("PORT=4000 node a.js"), false),
+        ("package.json", start("npx next start -p 4000"), false),
+        ("package.json", start("node a.js"), true),
+        ("Procfile", "web: next start --port=4000".to_owned(), false),
+        ("Procfile", "web: PORT=4000 node a.js".to_owned(), true),
+    ] {
+        let root = tree(&[(name, &text), ("node_modules/.bin/next", ""), ("a.js", "")]);
+        let (draft, _) = look(root.path(), Some("8080")).unwrap();
+        assert_eq!(draft.lines().any(|line| line.contains(said)), !is_told, "{text}");
+        let port = draft.get(Table::Env, "PORT").unwrap();
+        assert_eq!(port.as_str(), Some("8080"), "{text}");
+    }
 }
 
 #[test]
