@@ -70,9 +70,10 @@ fn describe(at: &str, key: &str, message: &str) -> Error {
         return Error { message: format!("{at}: unknown key {rest}"), hint };
     }
     // A missing key of a table is reported at the table.
+    let list = if key == "listen" { "[\"8080\"]" } else { "[\"a\", \"b\"]" };
     let message = message
         .replace("missing field", "missing key")
-        .replace("expected a sequence", "expected a list like [\"a\", \"b\"]");
+        .replace("expected a sequence", &format!("expected a list like {list}"));
     let about = if key == "." { String::new() } else { format!("'{key}': ") };
     Error { message: format!("{at}: {about}{message}"), hint: None }
 }
@@ -175,6 +176,14 @@ mod tests {
         assert_eq!(
             error("command = \"node server.js\""),
             "myapp.toml:1: 'command': invalid type: string \"node server.js\", expected a list like [\"a\", \"b\"]"
+        );
+        assert_eq!(
+            error("listen = 8080"),
+            "myapp.toml:1: 'listen': invalid type: integer '8080', expected a list like [\"8080\"]"
+        );
+        assert_eq!(
+            error("[service]\nCPUWeight = 1.5"),
+            "myapp.toml:2: 'service.CPUWeight': expected a string, a whole number, true, false, or a list of them"
         );
         assert_eq!(
             error("[restart]\nstart-limit = { count = 3 }"),

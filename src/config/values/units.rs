@@ -201,7 +201,10 @@ struct Values(Vec<String>);
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
-        #[serde(untagged, expecting = "a string, a number, true, false, or a list of them")]
+        #[serde(
+            untagged,
+            expecting = "expected a string, a whole number, true, false, or a list of them"
+        )]
         enum Value {
             One(Simple),
             Several(Vec<Simple>),
