@@ -23,7 +23,8 @@ pub(super) fn check(drafts: &[Draft]) -> Result<(), Unusable> {
             return Err(Unusable::from(format!("two apps would be '{name}'"))
                 .hint("give each app a name of its own"));
         }
-        let settings = file::parse(&name, &draft.text()).and_then(|typed| Settings::new(typed, 1));
+        let settings =
+            file::parse(&name, &draft.text()).and_then(|typed| Ok(Settings::new(typed, 1)?));
         settings.map_err(|error| format!("'{name}' would be refused: {error}"))?;
     }
     Ok(())
@@ -41,7 +42,7 @@ pub(super) fn show(drafts: &[Draft]) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Returns who may read what is written: only whom all that it was read from may be read by, for there can be passwords
+/// Returns who may read what is written: only those who may read all that it was made from, for there can be passwords
 /// among the variables. Files that are not there do not count.
 pub(super) fn mode_of<'a>(sources: impl IntoIterator<Item = &'a Path>) -> u32 {
     let modes = sources.into_iter().filter_map(|source| Some(source.metadata().ok()?.mode()));

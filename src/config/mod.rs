@@ -13,6 +13,8 @@ pub mod values;
 use crate::core::Policy;
 pub use describe::Difference;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use typed::Typed;
@@ -28,6 +30,51 @@ pub struct Error {
     pub message: String,
     /// What to do about it, if that is one thing.
     pub hint: Option<String>,
+}
+
+/// What is wrong with settings, before anybody has said where they are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key that it is about, dotted; `None` if it is about no key that is there.
+    pub key: Option<&'static str>,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it, if that is one thing.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// Returns what is wrong with a key.
+    fn of(key: &'static str, reason: impl Into<String>) -> Self {
+        Self { key: Some(key), reason: reason.into(), hint: None }
+    }
+
+    /// Returns it with the remedy.
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Returns the error for a file, with the line where the key stands.
+    #[must_use]
+    pub fn placed(self, name: &str, text: &str) -> Error {
+        let place = file::place(name, text, self.key.unwrap_or_default());
+        Error { message: format!("{place}: {self}"), hint: self.hint }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "'{key}': {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self { message: fault.to_string(), hint: fault.hint }
+    }
 }
 
 /// What an app is run with. Each generation has its own.
@@ -81,11 +128,12 @@ impl Settings {
     ///
     /// # Errors
     /// When a setting is missing, or two do not go together.
-    pub fn new(typed: Typed, cpus: u16) -> Result<Self, Error> {
+    pub fn new(typed: Typed, cpus: u16) -> Result<Self, Fault> {
         let command = typed.command.unwrap_or_default();
         if command.first().is_none_or(String::is_empty) {
-            return Err(Error {
-                message: "no command: nothing says which program to run".to_owned(),
+            return Err(Fault {
+                key: None,
+                reason: "no command: nothing says which program to run".to_owned(),
                 hint: Some("write it after '--', or as 'command = [\"PROGRAM\", \"ARGUMENT\"]' in the file".to_owned()),
             });
         }
@@ -141,7 +189,10 @@ impl Settings {
             readers: typed.control.readers.unwrap_or_default(),
             policy,
         };
-        settings.check().map(|()| settings)
+        match settings.fault() {
+            None => Ok(settings),
+            Some(fault) => Err(fault),
+        }
     }
 
     /// Says which settings cannot be, alone or together.
@@ -149,105 +200,130 @@ impl Settings {
     /// # Errors
     /// The first of them, and why.
     pub fn check(&self) -> Result<(), Error> {
+        self.fault().map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        let wrong = self
+            .wrong_number()
+            .or_else(|| self.wrong_time())
+            .or_else(|| self.wrong_canary())
+            .or_else(|| self.wrong_on_channel())
+            .or_else(|| self.wrong_value());
+        wrong.map(|(key, reason)| Fault::of(key, reason))
+    }
+
+    fn wrong_number(&self) -> Option<Wrong> {
         let policy = &self.policy;
-        let refuse = |key: &str, reason: &str| {
-            Err(Error { message: format!("'{key}': {reason}"), hint: None })
-        };
-        if self.command.first().is_none_or(String::is_empty) {
-            return refuse("command", "it names no program");
-        }
         if policy.surge == 0 {
-            return refuse("reload.surge", "at least one slot must be relieved at a time");
+            return wrong("reload.surge", "at least one slot must be relieved at a time");
         }
         if policy.ready_min == Some(0) {
-            return refuse("ready.min", "nobody would serve when the service is called ready");
+            return wrong("ready.min", "nobody would serve when the service is called ready");
         }
         if policy.ready_min.is_some_and(|min| min > policy.slots) {
-            return refuse(
-                "ready.min",
-                &format!("more than the number of workers, which is {}", policy.slots),
-            );
-        }
-        if policy.ready_timeout.is_zero() {
-            return refuse("ready.timeout", "no worker can be ready in no time");
-        }
-        if policy.min_delay < Duration::from_millis(1) {
-            return refuse(
-                "restart.min-delay",
-                "a slot that fails would be started without a pause, expected 1ms or more",
-            );
-        }
-        if policy.min_delay > policy.max_delay {
-            return refuse("restart.min-delay", "longer than 'restart.max-delay'");
-        }
-        if policy.heartbeat.is_some_and(|interval| interval < Duration::from_millis(10)) {
-            return refuse("watchdog.interval", "shorter than 10ms, which nobody can keep");
-        }
-        if matches!(self.ready_when, ReadyWhen::Alive(time) if time >= policy.ready_timeout) {
-            return refuse(
-                "ready.when",
-                "the time to be alive is not shorter than 'ready.timeout'",
-            );
-        }
-        if let Some(percent) = policy.canary {
-            if !(1..=50).contains(&percent) {
-                return refuse("reload.canary", "expected 1 to 50 connections of a hundred");
-            }
-            if !self.balance.is_steered() {
-                return refuse(
-                    "reload.canary",
-                    "connections are weighed only with 'balance = \"steered\"'",
-                );
-            }
-        } else if policy.canary_time.is_some() {
-            return refuse("reload.canary-time", "there is no 'reload.canary' that it is for");
-        }
-        if let Some((key, reason)) = self.channel_trouble() {
-            return refuse(key, reason);
+            let reason = format!("more than the number of workers, which is {}", policy.slots);
+            return Some(("ready.min", reason.into()));
         }
         if self.ready_fd.is_some_and(|fd| !(3..1024).contains(&fd)) {
-            return refuse("ready.fd", "expected a number from 3 to 1023");
+            return wrong("ready.fd", "expected a number from 3 to 1023");
         }
+        None
+    }
+
+    fn wrong_time(&self) -> Option<Wrong> {
+        let policy = &self.policy;
+        if policy.ready_timeout.is_zero() {
+            return wrong("ready.timeout", "no worker can be ready in no time");
+        }
+        if matches!(self.ready_when, ReadyWhen::Alive(time) if time >= policy.ready_timeout) {
+            let reason = "the time to be alive is not shorter than 'ready.timeout'";
+            return wrong("ready.when", reason);
+        }
+        if policy.min_delay < Duration::from_millis(1) {
+            let reason = "a slot that fails would be started without a pause, expected 1ms or more";
+            return wrong("restart.min-delay", reason);
+        }
+        if policy.min_delay > policy.max_delay {
+            return wrong("restart.min-delay", "longer than 'restart.max-delay'");
+        }
+        if policy.heartbeat.is_some_and(|interval| interval < Duration::from_millis(10)) {
+            return wrong("watchdog.interval", "shorter than 10ms, which nobody can keep");
+        }
+        None
+    }
+
+    fn wrong_canary(&self) -> Option<Wrong> {
+        match (self.policy.canary, self.policy.canary_time) {
+            (Some(percent), _) if !(1..=50).contains(&percent) => {
+                wrong("reload.canary", "expected 1 to 50 connections of a hundred")
+            }
+            (Some(_), _) if !self.balance.is_steered() => {
+                let reason = "connections are weighed only with 'balance = \"steered\"'";
+                wrong("reload.canary", reason)
+            }
+            (None, Some(_)) => {
+                wrong("reload.canary-time", "there is no 'reload.canary' that it is for")
+            }
+            (Some(_), _) | (None, None) => None,
+        }
+    }
+
+    /// What cannot be passed to a program, or leads nowhere.
+    fn wrong_value(&self) -> Option<Wrong> {
         if let Some((name, _)) = self.env.iter().find(|(name, _)| !values::is_variable_name(name)) {
-            return refuse("env", &format!("'{name}' cannot be the name of a variable"));
+            return Some(("env", format!("'{name}' cannot be the name of a variable").into()));
         }
-        let nul = |text: &str| text.contains('\0');
-        if self.command.iter().any(|word| nul(word)) || self.env.iter().any(|(_, value)| nul(value))
-        {
-            return refuse("command", "a zero byte cannot be passed to a program");
+        if self.command.first().is_none_or(String::is_empty) {
+            return wrong("command", "it names no program");
+        }
+        let nul = |text: &String| text.contains('\0');
+        if self.command.iter().any(nul) {
+            return wrong("command", "a zero byte cannot be passed to a program");
+        }
+        if let Some((name, _)) = self.env.iter().find(|(_, value)| nul(value)) {
+            let reason = format!("'{name}' has a zero byte, which cannot be passed to a program");
+            return Some(("env", reason.into()));
         }
         if self.working_directory.as_ref().is_some_and(|directory| !directory.is_absolute()) {
-            return refuse("working-directory", "expected an absolute path");
+            return wrong("working-directory", "expected an absolute path");
         }
-        Ok(())
+        None
     }
 
     /// What does not go together with the handoff.
-    fn channel_trouble(&self) -> Option<(&'static str, &'static str)> {
+    fn wrong_on_channel(&self) -> Option<Wrong> {
         let on_channel = matches!(self.ready_when, ReadyWhen::Listening | ReadyWhen::Message);
         match self.handoff {
-            Handoff::Fd if matches!(self.balance, Balance::RoundRobin { .. }) => Some((
+            Handoff::Fd if matches!(self.balance, Balance::RoundRobin { .. }) => wrong(
                 "balance",
                 "'round-robin' passes connections over the channel, which takes 'handoff = \"node\"'",
-            )),
-            Handoff::Fd if on_channel => Some((
+            ),
+            Handoff::Fd if on_channel => wrong(
                 "ready.when",
                 "this is said over the channel, which takes 'handoff = \"node\"'",
-            )),
-            Handoff::Fd if self.stop_message.is_some() => Some((
+            ),
+            Handoff::Fd if self.stop_message.is_some() => wrong(
                 "stop.message",
                 "it is sent over the channel, which takes 'handoff = \"node\"'",
-            )),
+            ),
             Handoff::Node if self.blocking => {
-                Some(("blocking", "Node hangs on sockets that block, leave it out"))
+                wrong("blocking", "Node hangs on sockets that block, leave it out")
             }
-            Handoff::Node if self.ready_when == ReadyWhen::Accepting => Some((
+            Handoff::Node if self.ready_when == ReadyWhen::Accepting => wrong(
                 "ready.when",
                 "a worker on the channel says when it listens, expected 'listening'",
-            )),
+            ),
             Handoff::Fd | Handoff::Node => None,
         }
     }
+}
+
+/// A key, and what is wrong with it.
+type Wrong = (&'static str, Cow<'static, str>);
+
+fn wrong(key: &'static str, reason: &'static str) -> Option<Wrong> {
+    Some((key, reason.into()))
 }
 
 #[cfg(test)]
@@ -255,7 +331,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, Error> {
-        Settings::new(file::parse("myapp.toml", text)?, 4)
+        Ok(Settings::new(file::parse("myapp.toml", text)?, 4)?)
     }
 
     #[test]
@@ -346,10 +422,31 @@ mod tests {
             says("env = { \"A=B\" = \"x\" }"),
             "'env': 'A=B' cannot be the name of a variable"
         );
+        let zero = "[\"x\", \"\\u0000\"]";
+        assert_eq!(
+            settings(&format!("command = {zero}")).unwrap_err().message,
+            "'command': a zero byte cannot be passed to a program"
+        );
+        assert_eq!(
+            says("env = { A = \"x\", B = \"\\u0000\" }"),
+            "'env': 'B' has a zero byte, which cannot be passed to a program"
+        );
         assert_eq!(
             says("working-directory = \"srv\""),
             "'working-directory': expected an absolute path"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let text = "\ncommand = [\"x\"]\nenv = { B = \"\\u0000\" }\n[reload]\n";
+        let placed = |text: &str| {
+            let typed = file::parse("f", text).unwrap();
+            Settings::new(typed, 4).unwrap_err().placed("f", text).message
+        };
+        assert!(placed(text).starts_with("f:3: 'env': 'B' has"), "{}", placed(text));
+        assert!(placed(&format!("{text}surge = 0")).starts_with("f:5: 'reload.surge': at least"));
+        assert_eq!(placed("workers = 2"), "f: no command: nothing says which program to run");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::disk::{self, Disk};
 use crate::config::launcher::{self, Real};
 use crate::config::typed::Typed;
 use crate::config::values::{Handoff, LogMode, for_slot};
-use crate::config::{Error, Settings, envfile, file};
+use crate::config::{Error, Fault, Settings, envfile, file};
 use crate::core::Slot;
 use crate::protocol::journal::STREAM_SOCKET;
 use crate::sys::{process, spawn};
@@ -54,17 +54,20 @@ impl Source {
         let cpus = std::thread::available_parallelism()
             .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
         let settings = Settings::new(flags.clone().or(file.typed.clone()), cpus);
-        let settings = settings.map_err(|error| {
-            let key = error.message.split('\'').nth(1).unwrap_or_default().to_owned();
-            let place =
-                self.is_files_fault(&file, &error, cpus).then(|| file.place(&key)).flatten();
-            prefixed(place, error)
+        let settings = settings.map_err(|fault| match &file.name {
+            Some(name) if self.is_files_fault(&file, &fault, cpus) => {
+                fault.placed(name, &file.text)
+            }
+            Some(_) | None => Error::from(fault),
         })?;
         // Whatever a flag names is not the file's fault.
-        let blame = |is_flag: bool, key: &str, error: Error| {
-            let place = file.place(key).filter(|_| !is_flag);
-            prefixed(place.map(|at| format!("{at}: '{key}'")), error)
-        };
+        let blame =
+            |is_flag: bool, key: &str, error: Error| match file.place(key).filter(|_| !is_flag) {
+                Some(place) => {
+                    Error { message: format!("{place}: '{key}': {}", error.message), ..error }
+                }
+                None => error,
+            };
         let directory = resolve(&settings)
             .map_err(|e| blame(flags.working_directory.is_some(), "working-directory", e))?;
         check_log(settings.log).map_err(|e| blame(flags.log.mode.is_some(), "log.mode", e))?;
@@ -122,13 +125,6 @@ impl Written {
     }
 }
 
-fn prefixed(place: Option<String>, error: Error) -> Error {
-    match place {
-        Some(place) => Error { message: format!("{place}: {}", error.message), ..error },
-        None => error,
-    }
-}
-
 /// Refuses to send output to a journal that is not there.
 fn check_log(mode: LogMode) -> Result<(), Error> {
     match mode {
@@ -144,9 +140,9 @@ fn check_log(mode: LogMode) -> Result<(), Error> {
 
 impl Source {
     /// Whether the file alone, with the command that the flags may name, is wrong in the same way.
-    fn is_files_fault(&self, file: &Written, error: &Error, cpus: u16) -> bool {
+    fn is_files_fault(&self, file: &Written, fault: &Fault, cpus: u16) -> bool {
         let command = Typed { command: self.flags.command.clone(), ..Typed::default() };
-        Settings::new(command.or(file.typed.clone()), cpus).as_ref().err() == Some(error)
+        Settings::new(command.or(file.typed.clone()), cpus).as_ref().err() == Some(fault)
     }
 }
 

@@ -229,10 +229,21 @@ fn names_and_ports(ward: &Ward) {
         1,
         &[
             "'a@b' cannot be the name of a unit of its own",
-            "remedy: 'mv /etc/dogwatch/a@b.toml OTHER-NAME.toml'",
+            "remedy: call the file something else, then 'systemctl daemon-reload'",
         ],
     );
     ward.ok("mv /etc/dogwatch/a@b.toml /etc/dogwatch/ab.toml; systemctl daemon-reload; systemctl start ab.socket");
+    ward.is_content("ab");
+    ward.ok("chmod 666 /etc/dogwatch/ab.toml; systemctl daemon-reload");
+    ward.says(
+        "ab",
+        1,
+        &[
+            "others than root may write it",
+            "remedy: 'chown root /etc/dogwatch/ab.toml' and 'chmod go-w /etc/dogwatch/ab.toml', then 'systemctl daemon-reload'",
+        ],
+    );
+    ward.ok("chown root /etc/dogwatch/ab.toml; chmod go-w /etc/dogwatch/ab.toml; systemctl daemon-reload");
     ward.is_content("ab");
 
     ward.ok("systemd-run -q --unit=squatter dogwatch run --name squatter -l 127.0.0.1:9009 -- /usr/bin/dogwatch demo-worker; until curl -sS http://127.0.0.1:9009/; do sleep 0.05; done");

@@ -8,7 +8,7 @@ use crate::cli::client::Client;
 use crate::cli::trouble::{Code, Trouble};
 use crate::cli::{apps, generate};
 use crate::config::units::Scope;
-use crate::config::{Error, Settings, envfile, file};
+use crate::config::{Settings, envfile, file};
 use crate::primary::read_config;
 use crate::protocol::control::{Call, MaybeSlot, Primary as Told, Reload, Reloading, Shown};
 use crate::protocol::procfs;
@@ -189,12 +189,8 @@ fn read(path: &Path, text: &str) -> Content {
     let cpus = std::thread::available_parallelism()
         .map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
     let read = file::parse(&name, text).and_then(|typed| {
-        let settings = Settings::new(typed.clone(), cpus).map_err(|error| {
-            let key = error.message.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
-            let at = file::place(&name, text, key.unwrap_or_default());
-            Error { message: format!("{at}: {}", error.message), ..error }
-        })?;
-        Ok((typed, settings))
+        let settings = Settings::new(typed.clone(), cpus);
+        Ok((typed, settings.map_err(|fault| fault.placed(&name, text))?))
     });
     match read {
         Ok((typed, settings)) => Content::Good(Box::new(typed), Box::new(settings)),

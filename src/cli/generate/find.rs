@@ -1,5 +1,6 @@
 //! The files of a directory, and what stands beside each on this machine.
 
+use crate::config::Error;
 use crate::config::units::{Found, Kept, Scope};
 use crate::primary::{read_config, refuse_name};
 use std::io;
@@ -50,9 +51,7 @@ pub(super) fn files(folder: &Path, scope: Scope) -> Result<Vec<Found>, String> {
         let path = folder.join(&*file_name);
         all.push(Found {
             name: name.to_owned(),
-            text: check_owner(&path, scope)
-                .and_then(|()| read_config(&path))
-                .map_err(|e| e.to_string()),
+            text: check_owner(&path, scope).and_then(|()| read(&path)),
             path: path.to_string_lossy().into_owned(),
             unnameable: unnameable(name, scope),
             kept: kept(name, scope),
@@ -63,34 +62,55 @@ pub(super) fn files(folder: &Path, scope: Scope) -> Result<Vec<Found>, String> {
     Ok(all)
 }
 
+fn read(path: &Path) -> Result<String, Error> {
+    read_config(path).map_err(|e| plain(e.to_string()))
+}
+
+fn plain(message: String) -> Error {
+    Error { message, hint: None }
+}
+
 /// Whoever may write a machine's file says what root is to do.
 ///
 /// # Errors
 /// As stat(2); also when somebody else may write it.
-fn check_owner(path: &Path, scope: Scope) -> io::Result<()> {
-    let metadata = path.metadata()?;
+fn check_owner(path: &Path, scope: Scope) -> Result<(), Error> {
+    let metadata = path.metadata().map_err(|e| plain(e.to_string()))?;
     let (mode, owner, group) = (metadata.mode(), metadata.uid(), metadata.gid());
     let is_roots = owner == 0 && mode & 0o002 == 0 && (mode & 0o020 == 0 || group == 0);
     if scope == Scope::User || is_roots {
         return Ok(());
     }
-    let reason = "others than root may write it, and what it says is done as root: 'chown root' and 'chmod 644'";
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+    let path = path.display();
+    Err(Error {
+        message: "others than root may write it, and what it says is done as root".to_owned(),
+        hint: Some(format!("'chown root {path}' and 'chmod go-w {path}'")),
+    })
 }
 
-/// Returns why there can be no units of this name.
-fn unnameable(name: &str, scope: Scope) -> Option<String> {
+/// Returns why there can be no units of this name on any machine.
+fn impossible(name: &str) -> Option<Error> {
     if let Some(reason) = refuse_name(name) {
-        return Some(reason);
+        return Some(misnamed(reason));
     }
     // "a@b" would be an instance of the template "a@", and the name is an argument of ours.
     if name.contains('@') || name.starts_with('-') {
-        return Some(format!(
+        return Some(misnamed(format!(
             "'{name}' cannot be the name of a unit of its own, which has no '@' and no '-' first"
-        ));
+        )));
     }
-    if name == REPORTER {
-        return Some(format!("'{name}' is the name of a unit of dogwatch itself"));
+    (name == REPORTER)
+        .then(|| misnamed(format!("'{name}' is the name of a unit of dogwatch itself")))
+}
+
+fn misnamed(message: String) -> Error {
+    Error { message, hint: Some("call the file something else".to_owned()) }
+}
+
+/// Returns why there can be no units of this name here.
+fn unnameable(name: &str, scope: Scope) -> Option<Error> {
+    if let Some(error) = impossible(name) {
+        return Some(error);
     }
     let packaged = match scope {
         Scope::System => PACKAGED,
@@ -100,12 +120,7 @@ fn unnameable(name: &str, scope: Scope) -> Option<String> {
         ["socket", "service"].map(|kind| Path::new(folder).join(format!("{name}.{kind}")))
     });
     let taken = units.into_iter().find(|unit| unit.symlink_metadata().is_ok());
-    taken.map(|unit| {
-        format!(
-            "a package has a unit of this name, '{}'; call the file something else",
-            unit.display()
-        )
-    })
+    taken.map(|unit| misnamed(format!("a package has a unit of this name, '{}'", unit.display())))
 }
 
 /// Where sockets note the units that are in force.
@@ -133,11 +148,33 @@ fn gone(folder: &Path, scope: Scope, files: &[Found]) -> Vec<Found> {
         });
     let is_gone = |name: &String| !files.iter().any(|found| found.name == *name);
     let one = |name: String| Found {
-        text: Err("it is gone".to_owned()),
+        text: Err(plain("it is gone".to_owned())),
         path: folder.join(format!("{name}.toml")).to_string_lossy().into_owned(),
         unnameable: unnameable(&name, scope),
         kept: kept(&name, scope),
         name,
     };
     names.filter(is_gone).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_machines_file_that_others_may_write_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.toml");
+        std::fs::write(&path, "command = [\"x\"]").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let error = check_owner(&path, Scope::System).unwrap_err();
+        assert!(error.message.starts_with("others than root may write it"), "{error}");
+        let path = path.display();
+        assert_eq!(error.hint.unwrap(), format!("'chown root {path}' and 'chmod go-w {path}'"));
+        let found = files(folder.path(), Scope::User).unwrap();
+        assert!(found[0].text.is_ok());
+        assert!(files(folder.path(), Scope::System).unwrap()[0].text.is_err());
+    }
 }

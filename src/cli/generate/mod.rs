@@ -116,7 +116,7 @@ pub(super) fn refused(file: &Path) -> Option<Error> {
     let found = Found {
         name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         path: file.to_string_lossy().into_owned(),
-        text: read_config(file).map_err(|e| e.to_string()),
+        text: read_config(file).map_err(|e| Error { message: e.to_string(), hint: None }),
         unnameable: None,
         kept: None,
     };

@@ -17,7 +17,7 @@ fn translated(line: &str, port: Option<u16>) -> Result<(Vec<String>, Vec<String>
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     command(&words, web, &mut draft).map_err(|unusable| unusable.reason)?;
     let text = draft.text();
-    let settings = file::parse("shop.toml", &text).and_then(|typed| Settings::new(typed, 4));
+    let settings = file::parse("shop.toml", &text).and_then(|typed| Ok(Settings::new(typed, 4)?));
     settings.unwrap_or_else(|error| panic!("{error}:\n{text}"));
     let is_key = |line: &&str| !line.is_empty() && !line.starts_with(['#', '[']);
     let keys = text.lines().filter(is_key).map(str::to_owned).collect();

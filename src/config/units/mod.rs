@@ -11,7 +11,7 @@ mod tests;
 
 use super::typed::Typed;
 use super::values::{Address, Enabled, Passed};
-use super::{Error, Settings};
+use super::{Fault, Settings};
 use document::{Document, argument, plain};
 pub use plan::{Found, Kept, Plan, Refused};
 
@@ -60,30 +60,18 @@ impl Units {
         origin: Origin<'_>,
         typed: &Typed,
         settings: &Settings,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<Self>, Fault> {
         if settings.listen.is_empty() {
             return Ok(None);
         }
-        refuse(origin, typed)?;
-        let (mut socket, mut service) = (Document::read(SOCKET), Document::read(SERVICE));
-        let (socket_name, service_name) =
-            (format!("{}.socket", origin.name), format!("{}.service", origin.name));
-        for unit in [&mut socket, &mut service] {
-            unit.each(|value| value.replace("myapp", origin.name));
-            unit.set("Unit", "SourcePath", plain(origin.file));
-            unit.remove_section("Install");
-        }
+        refuse(origin, typed, settings)?;
+        let (mut socket, mut service) = (shipped(SOCKET, origin), shipped(SERVICE, origin));
         if let Some(line) = &typed.description {
             service.set("Unit", "Description", plain(&line.0));
             socket.set("Unit", "Description", format!("Listening socket of {}", plain(&line.0)));
         }
         listen(&mut socket, settings);
         note(&mut socket, origin.name);
-        for (section, unit) in [("Unit", &mut socket), ("Unit", &mut service)] {
-            // The template's instance of this name has the same runtime directory.
-            let template = format!("dogwatch@{0}.service dogwatch@{0}.socket", origin.name);
-            unit.set(section, "Conflicts", template);
-        }
         serve(&mut service, origin, settings);
         who(&mut socket, &mut service, typed);
         sandbox::relax(&mut socket, &mut service, &typed.sandbox, origin.name);
@@ -97,16 +85,6 @@ impl Units {
         pass(&mut service, "Unit", &typed.unit);
         pass(&mut socket, "Socket", &typed.socket);
         pass(&mut service, "Service", &typed.service);
-        let target = match origin.scope {
-            Scope::System => "multi-user.target",
-            Scope::User => "default.target",
-        };
-        let at_start = format!("sockets.target.wants/{socket_name}");
-        let wants = match typed.enabled.unwrap_or(Enabled::No) {
-            Enabled::No => vec![],
-            Enabled::Socket => vec![at_start],
-            Enabled::Yes => vec![at_start, format!("{target}.wants/{service_name}")],
-        };
         let head = format!(
             "# Made from {}, at boot and at 'systemctl daemon-reload'. Edit that, or add to this with 'systemctl edit'.\n",
             origin.file
@@ -114,34 +92,63 @@ impl Units {
         Ok(Some(Self {
             socket: format!("{head}{socket}"),
             service: format!("{head}{service}"),
-            wants,
+            wants: wants(origin, typed.enabled.unwrap_or(Enabled::No)),
         }))
     }
 }
 
-/// What the two kinds of managers do not both know, and what a user that systemd makes cannot be allowed.
-fn refuse(origin: Origin<'_>, typed: &Typed) -> Result<(), Error> {
+/// What the two kinds of managers do not both know, what a user that systemd makes cannot be allowed, and what leads
+/// nowhere from where a service starts.
+fn refuse(origin: Origin<'_>, typed: &Typed, settings: &Settings) -> Result<(), Fault> {
     if let (Scope::System, None, Some(key)) =
         (origin.scope, &typed.user, sandbox::needs_user(typed))
     {
-        let message = format!(
-            "'{key}': a user that systemd makes for the service has it never, DynamicUser= in systemd.exec(5)"
-        );
-        let hint = Some("name a user with 'user'".to_owned());
-        return Err(Error { message, hint });
+        let reason = "a user that systemd makes for the service never has it, DynamicUser= in systemd.exec(5)";
+        return Err(Fault::of(key, reason).hint("name a user with 'user'"));
     }
-    let key = match origin.scope {
+    let own = "a user's own service runs as that user, leave it out";
+    match origin.scope {
         Scope::System if typed.group.is_some() && typed.user.is_none() => {
-            let message = "'group': nobody says of which user, name it with 'user'".to_owned();
-            return Err(Error { message, hint: None });
+            return Err(Fault::of("group", "nobody says of which user, name it with 'user'"));
         }
-        Scope::System => return Ok(()),
-        Scope::User if typed.user.is_some() => "user",
-        Scope::User if typed.group.is_some() => "group",
-        Scope::User => return Ok(()),
+        Scope::User if typed.user.is_some() => return Err(Fault::of("user", own)),
+        Scope::User if typed.group.is_some() => return Err(Fault::of("group", own)),
+        Scope::System | Scope::User => {}
+    }
+    let relative = settings.environment_files.iter().find(|path| !path.is_absolute());
+    relative.map_or(Ok(()), |path| {
+        let path = path.display();
+        let reason = format!(
+            "'{path}' is no absolute path, and a service does not start in the folder of its file"
+        );
+        Err(Fault::of("environment-files", reason))
+    })
+}
+
+/// A shipped unit, with the app's name in place of the example's.
+fn shipped(text: &str, origin: Origin<'_>) -> Document {
+    let mut unit = Document::read(text);
+    unit.each(|value| value.replace("myapp", origin.name));
+    unit.set("Unit", "SourcePath", plain(origin.file));
+    // The template's instance of this name has the same runtime directory.
+    let template = format!("dogwatch@{0}.service dogwatch@{0}.socket", origin.name);
+    unit.set("Unit", "Conflicts", template);
+    unit.remove_section("Install");
+    unit
+}
+
+/// Which unit each target wants.
+fn wants(origin: Origin<'_>, enabled: Enabled) -> Vec<String> {
+    let target = match origin.scope {
+        Scope::System => "multi-user.target",
+        Scope::User => "default.target",
     };
-    let message = format!("'{key}': a user's own service runs as that user, leave it out");
-    Err(Error { message, hint: None })
+    let socket = format!("sockets.target.wants/{}.socket", origin.name);
+    match enabled {
+        Enabled::No => vec![],
+        Enabled::Socket => vec![socket],
+        Enabled::Yes => vec![socket, format!("{target}.wants/{}.service", origin.name)],
+    }
 }
 
 /// The addresses, each as often as the balance wants it.

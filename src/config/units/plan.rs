@@ -2,7 +2,7 @@
 
 use super::super::typed::Typed;
 use super::super::values::Address;
-use super::super::{Error, Settings, file};
+use super::super::{Error, Fault, Settings, file};
 use super::{Origin, Scope, Units};
 use std::fmt;
 
@@ -13,12 +13,18 @@ pub struct Found {
     pub name: String,
     /// Its path, absolute.
     pub path: String,
-    /// What it says, or why that cannot be read.
-    pub text: Result<String, String>,
+    /// What it says, or why that cannot be used.
+    pub text: Result<String, Error>,
     /// Why there can be no units of this name.
-    pub unnameable: Option<String>,
+    pub unnameable: Option<Error>,
     /// The units in force of an app that is there: its socket listens.
     pub kept: Option<Kept>,
+}
+
+impl Found {
+    fn placed(&self, fault: Fault) -> Error {
+        fault.placed(&self.path, self.text.as_deref().unwrap_or_default())
+    }
 }
 
 /// Units that were noted when a socket began to listen.
@@ -91,10 +97,11 @@ impl Plan {
         order.sort_by_key(|found| (found.kept.is_none(), &found.name));
         for found in order {
             let origin = Origin { name: &found.name, file: &found.path, program, scope };
-            let made = read(found, cpus).and_then(|read| claimed(&claims, found, read));
-            let made = made.and_then(|(typed, settings)| {
-                let units = Units::new(origin, &typed, &settings);
-                Ok((units.map_err(|error| placed(found, error))?, settings.listen))
+            let made = read(found, cpus).and_then(|(typed, settings)| {
+                let units = claim(&claims, &settings)
+                    .and_then(|()| Units::new(origin, &typed, &settings))
+                    .map_err(|fault| found.placed(fault))?;
+                Ok((units, settings.listen))
             });
             match made {
                 Ok((Some(units), listen)) => {
@@ -111,6 +118,12 @@ impl Plan {
         plan.without.sort();
         plan.waiting.sort();
         plan
+    }
+
+    /// Whether there is nothing to write and nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.refused.is_empty() && self.without.is_empty()
     }
 
     /// A socket that listens goes on where it does: systemd would close it, and listen nowhere until the next start.
@@ -145,45 +158,33 @@ fn no_address(found: &Found) -> Error {
 }
 
 fn read(found: &Found, cpus: u16) -> Result<(Typed, Settings), Error> {
-    let plain = |message: String| Error { message, hint: None };
-    let text = found.text.as_ref();
-    let text = text.map_err(|e| plain(format!("cannot read '{}': {e}", found.path)))?;
+    let text = found.text.as_ref().map_err(|reason| Error {
+        message: format!("cannot read '{}': {reason}", found.path),
+        hint: reason.hint.clone(),
+    })?;
     let typed = file::parse(&found.path, text)?;
-    let settings = Settings::new(typed.clone(), cpus).map_err(|error| placed(found, error))?;
+    let settings = Settings::new(typed.clone(), cpus).map_err(|fault| found.placed(fault))?;
     // Without an address there are none to be named: its own are made by hand, or a package's.
     match &found.unnameable {
-        Some(reason) if !settings.listen.is_empty() => Err(plain(reason.clone())),
+        Some(reason) if !settings.listen.is_empty() => Err(reason.clone()),
         Some(_) | None => Ok((typed, settings)),
     }
 }
 
-/// Says where in the file the key stands that an error begins with.
-fn placed(found: &Found, error: Error) -> Error {
-    let text = found.text.as_deref().unwrap_or_default();
-    let key = error.message.split('\'').nth(1).filter(|_| error.message.starts_with('\''));
-    let place = file::place(&found.path, text, key.unwrap_or_default());
-    Error { message: format!("{place}: {}", error.message), ..error }
-}
-
-fn claimed(
-    claims: &[Claim<'_>],
-    found: &Found,
-    (typed, settings): (Typed, Settings),
-) -> Result<(Typed, Settings), Error> {
+/// Refuses addresses that are there twice, in the file or in another.
+fn claim(claims: &[Claim<'_>], settings: &Settings) -> Result<(), Fault> {
     for (number, address) in settings.listen.iter().enumerate() {
         let meets = |other: &&Address| other.meets(address);
         if let Some(other) = settings.listen[..number].iter().find(meets) {
-            let message = format!("'listen': '{address}' and '{other}' are the same address");
-            return Err(placed(found, Error { message, hint: None }));
+            let reason = format!("'{address}' and '{other}' are the same address");
+            return Err(Fault::of("listen", reason));
         }
         let other =
             claims.iter().find(|claim| claim.listen.iter().any(|other| other.meets(address)));
         if let Some(Claim { found: other, .. }) = other {
-            let message =
-                format!("'listen': '{address}' is that of '{}' ({})", other.name, other.path);
-            let hint = Some("give one of them another port".to_owned());
-            return Err(placed(found, Error { message, hint }));
+            let reason = format!("'{address}' is that of '{}' ({})", other.name, other.path);
+            return Err(Fault::of("listen", reason).hint("give one of them another port"));
         }
     }
-    Ok((typed, settings))
+    Ok(())
 }

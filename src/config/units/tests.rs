@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::file;
+use crate::config::{Error, file};
 
 const ORIGIN: Origin<'_> = Origin {
     name: "shop",
@@ -10,8 +10,8 @@ const ORIGIN: Origin<'_> = Origin {
 
 fn units_for(origin: Origin<'_>, text: &str) -> Result<Option<Units>, String> {
     let typed = file::parse("f", &format!("command = [\"x\"]\n{text}")).map_err(|e| e.message)?;
-    let settings = Settings::new(typed.clone(), 4).map_err(|e| e.message)?;
-    Units::new(origin, &typed, &settings).map_err(|e| e.message)
+    let settings = Settings::new(typed.clone(), 4).map_err(|e| e.to_string())?;
+    Units::new(origin, &typed, &settings).map_err(|e| e.to_string())
 }
 
 fn units(text: &str) -> Units {
@@ -192,6 +192,23 @@ fn without_the_sandbox_everything_is_allowed_and_nothing_is_added() {
 }
 
 #[test]
+fn variables_are_looked_for_where_a_path_says_from_anywhere() {
+    let file =
+        |path: &str| format!("listen = [\"80\"]\nenvironment-files = [\"/a.env\", \"{path}\"]");
+    assert!(units_for(ORIGIN, &file("/srv/shop/.env")).is_ok());
+    let own = Origin { scope: Scope::User, ..ORIGIN };
+    for origin in [ORIGIN, own] {
+        assert_eq!(
+            units_for(origin, &file("x.env")).unwrap_err(),
+            "'environment-files': 'x.env' is no absolute path, and a service does not start in the folder of its file"
+        );
+    }
+    // Who starts it by hand knows where.
+    let typed = file::parse("f", "command = [\"x\"]\nenvironment-files = [\"x.env\"]").unwrap();
+    assert!(Settings::new(typed, 4).is_ok());
+}
+
+#[test]
 fn lines_are_passed_on_untouched_and_come_last() {
     let units = units(
         "listen = [\"80\"]\n[unit]\nDocumentation = \"https://example.org/%i\"\n[service]\nMemoryMax = \"1G\"\n\
@@ -271,8 +288,9 @@ fn plan(files: &[Found]) -> (Vec<String>, Vec<String>) {
 #[test]
 fn a_bad_file_is_skipped_and_the_others_work() {
     let good = |port: u16| format!("command = [\"x\"]\nlisten = [\"{port}\"]");
-    let unreadable = Found { text: Err("not UTF-8 text".to_owned()), ..found("d", "", None) };
-    let escaping = Found { unnameable: Some("no".to_owned()), ..found("e", &good(5), None) };
+    let plain = |message: &str| Error { message: message.to_owned(), hint: None };
+    let unreadable = Found { text: Err(plain("not UTF-8 text")), ..found("d", "", None) };
+    let escaping = Found { unnameable: Some(plain("no")), ..found("e", &good(5), None) };
     let files = [
         found("a", &good(1), None),
         found("b", "command = [\"x\"]\nlisten = [\"2\"]\n\n[reload]\nsurge = 0", None),
@@ -309,8 +327,8 @@ fn kept(text: &str) -> Option<Kept> {
 fn a_service_that_runs_keeps_its_units_whatever_becomes_of_its_file() {
     let kept =
         kept("workers = 6\nlisten = [\"80\"]\nbalance = \"steered\"\nuser = \"joe\"").unwrap();
-    let gone =
-        Found { text: Err("it is gone".to_owned()), ..found("shop", "", Some(kept.clone())) };
+    let is_gone = Error { message: "it is gone".to_owned(), hint: None };
+    let gone = Found { text: Err(is_gone), ..found("shop", "", Some(kept.clone())) };
     for file in [
         gone,
         found("shop", "command = [\"x\"]\n", Some(kept.clone())),

@@ -107,27 +107,39 @@ fn missing(facts: &Facts) -> Finding {
                 "'ln -s /usr/bin/dogwatch /usr/lib/systemd/{folder}/dogwatch-generator', then '{systemctl} daemon-reload'"
             ))
         }
+        (false, _) if is_unreadable(facts) => Finding::unknown(
+            ABOUT,
+            "there are none, and you cannot read the file to make them from",
+        ),
         (false, _) => Finding::problem(ABOUT, "there are none, and no file to make them from")
             .remedy("look at the file first".to_owned()),
     }
+}
+
+fn is_unreadable(facts: &Facts) -> bool {
+    facts.file.as_ref().is_some_and(|file| matches!(file.content, Content::Unreadable(_)))
 }
 
 /// What the generator says against the file, where that is not what was said of the file already.
 fn said_of_file(facts: &Facts) -> Option<Finding> {
     let refused = facts.plan.refused.as_ref()?;
     let (path, systemctl) = (facts.path(), facts.systemctl());
-    if facts.file.as_ref().is_some_and(|file| matches!(file.content, Content::Wrong(..))) {
-        let text = "there are none, and will be none before the file is good";
-        return Some(
-            Finding::problem(ABOUT, text)
-                .remedy(format!("mend the file, then '{systemctl} daemon-reload'")),
-        );
+    match facts.file.as_ref().map(|file| &file.content) {
+        Some(Content::Wrong(..)) => {
+            let text = "there are none, and will be none before the file is good";
+            return Some(
+                Finding::problem(ABOUT, text)
+                    .remedy(format!("mend the file, then '{systemctl} daemon-reload'")),
+            );
+        }
+        Some(Content::Unreadable(_) | Content::Missing) => return None,
+        Some(Content::Good(..)) | None => {}
     }
     let is_about_line = refused.message.starts_with(&format!("{path}:"));
     let remedy = match &refused.hint {
         Some(hint) => format!("{hint}, then '{systemctl} daemon-reload'"),
         None if is_about_line => format!("mend that line, then '{systemctl} daemon-reload'"),
-        None => format!("'mv {path} OTHER-NAME.toml' beside it, then '{systemctl} daemon-reload'"),
+        None => format!("mend the file, then '{systemctl} daemon-reload'"),
     };
     let instead = if refused.keeps_units { "it keeps those it has" } else { "it gets none" };
     Some(Finding::problem(ABOUT, format!("{}; {instead}", refused.message)).remedy(remedy))

@@ -27,7 +27,7 @@ fn look(root: &Path, listen: Option<&str>) -> Result<(Draft, Vec<String>), Strin
     let project = Project::of(&root.join("shop"), listen.map(str::to_owned)).unwrap();
     let (draft, remarks) = drafted(&project, None).map_err(|unusable| unusable.reason)?;
     let text = draft.text();
-    let settings = file::parse("shop.toml", &text).and_then(|typed| Settings::new(typed, 4));
+    let settings = file::parse("shop.toml", &text).and_then(|typed| Ok(Settings::new(typed, 4)?));
     settings.unwrap_or_else(|error| panic!("{error}:\n{text}"));
     Ok((draft, remarks))
 }

@@ -120,9 +120,22 @@ fn units_that_are_not_there_are_made() {
         &[&other, "it gets none", "give one of them another port, then 'systemctl daemon-reload'"],
     );
     says(
-        &refused("'a@b' cannot be the name of a unit", None),
-        &["'mv /etc/dogwatch/shop.toml OTHER-NAME.toml'"],
+        &refused("'a@b' cannot be the name of a unit", Some("call the file something else")),
+        &["it gets none | call the file something else, then 'systemctl daemon-reload'"],
     );
+    let hint = "'chown root /etc/dogwatch/shop.toml' and 'chmod go-w /etc/dogwatch/shop.toml'";
+    says(
+        &refused(&format!("cannot read '{PATH}': others may write it"), Some(hint)),
+        &["others may write it", &format!("| {hint}, then 'systemctl daemon-reload'")],
+    );
+    let mut facts = refused(&format!("cannot read '{PATH}': Permission denied"), None);
+    says(&facts, &["| mend the file, then"]);
+    // Nobody knows what is in it, so nobody is told to do anything about that.
+    facts.file.as_mut().unwrap().content = Content::Unreadable("Permission denied".to_owned());
+    facts.file.as_mut().unwrap().way = way(PATH, 0o640);
+    facts.who.groups = vec![0];
+    let all = wrong(&facts).join("\n");
+    assert!(all.contains("Unknown units: there are none, and you cannot read the file"), "{all}");
 }
 
 #[test]
