@@ -248,6 +248,77 @@ fn what_would_be_refused_is_no_good_file() {
     assert_eq!(said(&output), format!("dogwatch: {}{reason}", file.display()));
 }
 
+/// Says what `check` says of these files, as somebody whose own files are in `config`.
+fn check(host: &Host, folder: &Path, files: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(dogwatch())
+        .arg("check")
+        .args(files)
+        .current_dir(folder)
+        .env("XDG_CONFIG_HOME", host.path("config"))
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &said(&output))
+}
+
+#[test]
+fn a_file_is_good_where_the_generator_makes_units_of_it() {
+    let host = Host::new();
+    let with = |port, more: &str| on_port(port).replace('x', "sh") + more;
+    host.file("a.toml", with(80, "[sandbox]\ntmp = true\n")).file("b.toml", with(80, ""));
+    host.file("we ird.toml", with(81, "")).file("a@b.toml", with(82, ""));
+    host.file("by hand.toml", "command = [\"sh\"]\n")
+        .file("own.toml", with(83, "user = \"joe\"\n"));
+    let folder = host.path("config/dogwatch");
+    // Beside all that stand there.
+    let (code, said) = check(&host, &folder, &["b.toml"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("b.toml:2: 'listen': '80' is that of 'a' ("), "{said}");
+    // A user's own need no user.
+    let (code, said) = check(&host, &folder, &["a.toml", "own.toml", "we ird.toml", "a@b.toml"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("a.toml: good, 1 worker of 'sh'\ndogwatch: "), "{said}");
+    assert!(said.contains("own.toml:3: 'user': a user's own service runs as that user"), "{said}");
+    for name in ["we ird", "a@b"] {
+        assert!(said.contains(&format!("dogwatch: '{name}' cannot be the name of ")), "{said}");
+    }
+    assert!(said.contains("\nhint: call the file something else\n"), "{said}");
+    assert_eq!(
+        check(&host, &folder, &["by hand.toml"]),
+        (
+            Some(0),
+            "by hand.toml: good, 1 worker of 'sh'; without 'listen' it gets no units\n".to_owned()
+        )
+    );
+}
+
+#[test]
+fn files_that_are_elsewhere_are_good_beside_each_other() {
+    let host = Host::new();
+    let with = |port| on_port(port).replace('x', "sh");
+    for (name, port) in [("a", 80), ("b", 80), ("c", 81), ("a@b", 82)] {
+        fs::write(host.path("run").join(format!("{name}.toml")), with(port)).unwrap();
+        fs::write(host.path("normal").join(format!("{name}.toml")), with(port)).unwrap();
+    }
+    let folder = host.path("run");
+    let good = |name: &str| format!("{name}.toml: good, 1 worker of 'sh'\n");
+    assert_eq!(check(&host, &folder, &["b.toml"]), (Some(0), good("b")));
+    assert_eq!(check(&host, &folder, &["b.toml", "c.toml", "b.toml"]).0, Some(0));
+    assert_eq!(check(&host, &folder, &["b.toml", "../normal/a.toml"]).0, Some(0));
+    let (code, said) = check(&host, &folder, &["b.toml", "a.toml"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("dogwatch: b.toml:2: 'listen': '80' is that of 'a' (a.toml)"), "{said}");
+    let (code, said) = check(&host, &folder, &["a@b.toml"]);
+    assert!(code == Some(2) && said.contains("'a@b' cannot be the name of a unit"), "{said}");
+    // It may be meant for a program that knows no units.
+    assert_eq!(check(&host, &folder, &["--run", "a@b.toml", "a.toml", "b.toml"]).0, Some(0));
+    let relative = with(80) + "environment-files = [\"x.env\"]\n";
+    fs::write(folder.join("a.toml"), relative).unwrap();
+    fs::write(folder.join("x.env"), "").unwrap();
+    let (code, said) = check(&host, &folder, &["a.toml"]);
+    let wrong = "a.toml:3: 'environment-files': 'x.env' is no absolute path";
+    assert!(code == Some(2) && said.contains(wrong), "{said}");
+}
+
 #[test]
 fn it_shows_what_it_would_write() {
     let host = Host::new();
@@ -270,6 +341,19 @@ fn it_shows_what_it_would_write() {
         said_of.contains("'none' names no address to 'listen' on: it gets no units"),
         "{said_of}"
     );
+    assert_eq!(show(&["--dry-run", "--app", "none"]).status.code(), Some(0));
+    for way in ["--dry-run", "--refused"] {
+        let output = show(&[way, "--app", "nosuch"]);
+        assert_eq!(output.status.code(), Some(2));
+        let path = host.path("config/dogwatch/nosuch.toml");
+        let text = format!("cannot make units for 'nosuch': there is no '{}'", path.display());
+        assert_eq!(said(&output), format!("dogwatch: {text}\n"));
+    }
+    let output =
+        Command::new(dogwatch()).args(["generate", "--dry-run", "--from", "/nonexistent"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).starts_with("dogwatch: cannot read directory '/nonexistent': No such"));
     let output = show(&["--refused"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     let output = show(&[]);

@@ -297,14 +297,17 @@ fn init_writes_a_file_that_is_not_there_and_says_what_it_does_not() {
 #[test]
 fn check_looks_at_each_file() {
     let folder = tree(&[
-        ("a.toml", "command = [\"sh\"]"),
+        ("a.toml", "command = [\"sh\"]\nlisten = [\"8080\"]"),
         ("b.toml", "comand = 1"),
         ("c.toml", "command = [\"sh\"]\nworkers = 2"),
     ]);
     let (code, said) = call(folder.path(), &["check", "a.toml", "b.toml", "c.toml"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("a.toml: good, 1 worker of 'sh'\n"), "{said}");
-    assert!(said.contains("c.toml: good, 2 workers of 'sh'\n"), "{said}");
+    assert!(
+        said.contains("c.toml: good, 2 workers of 'sh'; without 'listen' it gets no units\n"),
+        "{said}"
+    );
     assert!(said.contains("dogwatch: b.toml:1: "), "{said}");
     assert_eq!(call(folder.path(), &["check", "a.toml", "c.toml"]).0, Some(0));
     assert_eq!(call(folder.path(), &["check"]).0, Some(2));

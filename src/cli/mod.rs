@@ -224,6 +224,9 @@ enum Verb {
         /// The files
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
+        /// Only by `run`, whatever the generator makes of them: what `doctor` asks
+        #[arg(long, hide = true)]
+        run: bool,
     },
     /// Write the configuration file for a project, by looking at it: Node, Python, Ruby, Go, Rust, PHP, or a Procfile
     #[command(after_help = INIT_HELP)]
@@ -361,7 +364,7 @@ pub fn main() -> ExitCode {
         Verb::Upgrade { app: None, .. } => upgrade::upgrade_all(control),
         Verb::UpgradeTrial => upgrade::trial(),
         Verb::Doctor(arguments) => doctor::doctor(&arguments, control),
-        Verb::Check { files } => Ok(run::check(files)),
+        Verb::Check { files, run } => Ok(run::check(files, run)),
         Verb::Init(arguments) => init::init(&arguments),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Generate(arguments) => generate::generate(&arguments),

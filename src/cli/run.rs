@@ -1,5 +1,6 @@
 //! `dogwatch run` and `dogwatch demo`: flags to settings, the name of the app, and how it ended.
 
+use super::generate::Made;
 use crate::config::typed::{Control, Log, Ready, Reload, Restart, Stop, Typed, Watchdog};
 use crate::config::values::{
     Address, Balance, Handoff, LogMode, OnFailure, Reader, ReadyWhen, StartLimit, StopSignal,
@@ -224,24 +225,29 @@ pub(super) fn run(arguments: RunArguments) -> ExitCode {
     finish(primary::run(&name, source))
 }
 
-/// Looks whether files can be used, as `run` and a reload would, each for itself: one that cannot does not hide the next.
-pub(super) fn check(files: Vec<PathBuf>) -> ExitCode {
-    let bad: Vec<ExitCode> = files.into_iter().filter_map(|file| check_one(file).err()).collect();
+/// Looks whether files can be used, by `run`, a reload and the generator: one that cannot does not hide the next. With
+/// `only_run` the generator is not asked.
+pub(super) fn check(files: Vec<PathBuf>, only_run: bool) -> ExitCode {
+    let made =
+        if only_run { vec![Made::Units; files.len()] } else { super::generate::made(&files) };
+    let checked = files.into_iter().zip(made).map(|(file, made)| check_one(file, made));
+    let bad: Vec<ExitCode> = checked.filter_map(Result::err).collect();
     bad.into_iter().next().unwrap_or(ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the verb is for")]
-fn check_one(file: PathBuf) -> Result<(), ExitCode> {
+fn check_one(file: PathBuf, made: Made) -> Result<(), ExitCode> {
     let name = file.display().to_string();
-    let units = super::generate::refused(&file);
     let source = Source { config: Some(file), ..Source::default() };
     let settings = source.check().map_err(|refusal| refuse(&refusal))?;
-    if let Some(error) = units {
-        return Err(refuse(&Refusal { message: error.message, hint: error.hint }));
-    }
+    let instead = match made {
+        Made::Units => "",
+        Made::Nothing => "; without 'listen' it gets no units",
+        Made::Refused(error) => return Err(refuse(&error)),
+    };
     let workers = settings.policy.slots;
     let s = if workers == 1 { "" } else { "s" };
-    println!("{name}: good, {workers} worker{s} of '{}'", settings.command.join(" "));
+    println!("{name}: good, {workers} worker{s} of '{}'{instead}", settings.command.join(" "));
     Ok(())
 }
 

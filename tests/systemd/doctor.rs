@@ -234,7 +234,7 @@ fn names_and_ports(ward: &Ward) {
     );
     ward.ok("mv /etc/dogwatch/a@b.toml /etc/dogwatch/ab.toml; systemctl daemon-reload; systemctl start ab.socket");
     ward.is_content("ab");
-    ward.ok("chmod 666 /etc/dogwatch/ab.toml; systemctl daemon-reload");
+    ward.ok("chmod 666 /etc/dogwatch/ab.toml; systemctl daemon-reload; ! dogwatch check /etc/dogwatch/ab.toml");
     ward.says(
         "ab",
         1,

@@ -62,6 +62,24 @@ pub(super) fn files(folder: &Path, scope: Scope) -> Result<Vec<Found>, String> {
     Ok(all)
 }
 
+/// Returns a file that may be anybody's, with nothing of this machine beside it.
+pub(super) fn anywhere(path: &Path) -> Found {
+    let name = name(path);
+    Found {
+        text: read(path),
+        path: path.to_string_lossy().into_owned(),
+        unnameable: impossible(&name),
+        kept: None,
+        name,
+    }
+}
+
+/// Returns the name of the units of a file.
+pub(super) fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".toml").unwrap_or(&name).to_owned()
+}
+
 fn read(path: &Path) -> Result<String, Error> {
     read_config(path).map_err(|e| plain(e.to_string()))
 }

@@ -12,9 +12,9 @@ pub(super) use find::folder;
 use super::text::print;
 use super::trouble::{Code, Trouble, printable};
 use crate::config::Error;
-use crate::config::units::{Found, Plan, Refused, Scope};
-use crate::primary::read_config;
+use crate::config::units::{Plan, Refused, Scope};
 use crate::protocol::journal::{NATIVE_SOCKET, native_entry};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -70,9 +70,19 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<ExitCode, Troubl
     // While a package replaces it, the kernel says so in its name.
     let program = program.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
     let program = PathBuf::from(program);
+    if let Some(from) = &arguments.from {
+        std::fs::read_dir(from).map_err(|e| {
+            Trouble::new(Code::Usage, format!("cannot read directory '{}': {e}", from.display()))
+        })?;
+    }
     let folder = arguments.from.clone().or_else(|| folder(scope));
-    let plan = planned(folder, arguments.app.as_deref(), &program, scope);
+    let plan = planned(folder.clone(), arguments.app.as_deref(), &program, scope);
     let plan = plan.map_err(|e| Trouble::new(Code::Failed, e))?;
+    if let Some(app) = &arguments.app
+        && plan.is_empty()
+    {
+        return Err(Trouble::new(Code::Usage, no_file(app, folder)));
+    }
     if arguments.dry_run || arguments.refused {
         return shown(&plan, arguments.refused);
     }
@@ -102,8 +112,14 @@ pub(super) fn planned(
         plan.units.retain(|(name, _)| name == app);
         plan.refused.retain(|refused| refused.name == *app);
         plan.without.retain(|name| name == app);
+        plan.waiting.retain(|name| name == app);
     }
     Ok(plan)
+}
+
+fn no_file(app: &str, folder: Option<PathBuf>) -> String {
+    let path = folder.unwrap_or_default().join(format!("{app}.toml"));
+    format!("cannot make units for '{app}': there is no '{}'", path.display())
 }
 
 fn cpus() -> u16 {
@@ -111,17 +127,57 @@ fn cpus() -> u16 {
     cpus.map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX))
 }
 
-/// Returns why a file, for itself, would get no units.
-pub(super) fn refused(file: &Path) -> Option<Error> {
-    let found = Found {
-        name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        path: file.to_string_lossy().into_owned(),
-        text: read_config(file).map_err(|e| Error { message: e.to_string(), hint: None }),
-        unnameable: None,
-        kept: None,
+/// What the generator makes of a file.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    /// Units.
+    Units,
+    /// Nothing: it names no address.
+    Nothing,
+    /// Nothing, and this is why.
+    Refused(Error),
+}
+
+/// Returns what the generator makes of each of these files: in a directory that it reads, beside all that stands there;
+/// elsewhere, beside those of the same directory that are named here, as if root had put them where it looks.
+pub(super) fn made(files: &[PathBuf]) -> Vec<Made> {
+    let mut plans: BTreeMap<PathBuf, Plan> = BTreeMap::new();
+    let mut one = |file: &PathBuf| {
+        let folder = folder_of(file);
+        let plan = plans.entry(folder.clone()).or_insert_with(|| plan_of(&folder, files));
+        let name = find::name(file);
+        match plan.refused.iter().find(|refused| refused.name == name) {
+            Some(refused) => Made::Refused(Error {
+                message: refused.message.clone(),
+                hint: refused.hint.clone(),
+            }),
+            None if plan.without.contains(&name) => Made::Nothing,
+            None => Made::Units,
+        }
     };
-    let plan = Plan::new(&[found], "/usr/bin/dogwatch", Scope::System, cpus());
-    plan.refused.into_iter().next().map(|one| Error { message: one.message, hint: one.hint })
+    files.iter().map(&mut one).collect()
+}
+
+/// The directory that a file is in, by the one name that it has.
+fn folder_of(file: &Path) -> PathBuf {
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+}
+
+fn plan_of(place: &Path, files: &[PathBuf]) -> Plan {
+    let scopes = [Scope::System, Scope::User].into_iter();
+    let mut known = scopes.filter_map(|scope| Some((folder(scope)?, scope)));
+    let known = known.find(|(folder, _)| folder.canonicalize().is_ok_and(|folder| folder == place));
+    let read = known.and_then(|(folder, scope)| Some((find::files(&folder, scope).ok()?, scope)));
+    let (found, scope) = read.unwrap_or_else(|| {
+        let mut files: Vec<&PathBuf> =
+            files.iter().filter(|file| folder_of(file) == place).collect();
+        files.sort_unstable_by_key(|file| file.file_name());
+        files.dedup_by_key(|file| file.file_name());
+        (files.into_iter().map(|file| find::anywhere(file)).collect(), Scope::System)
+    });
+    Plan::new(&found, "/usr/bin/dogwatch", scope, cpus())
 }
 
 /// Prints what would be written, and what is refused; 2 if anything is.
