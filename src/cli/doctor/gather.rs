@@ -236,25 +236,49 @@ fn who(facts: &Facts) -> Who {
     if let Some(running) = facts.shown().and_then(|shown| running(shown.app.primary.pid)) {
         return running;
     }
+    if facts.scope == Scope::User {
+        return caller();
+    }
     let unit =
         facts.unit().unwrap_or_else(|| Unit::of_file("DynamicUser=yes\nCapabilityBoundingSet="));
-    let own = nix::unistd::geteuid();
-    if facts.scope == Scope::User {
-        let groups = nix::unistd::getgroups().unwrap_or_default();
-        let groups = groups.into_iter().chain([nix::unistd::getegid()]).map(|group| group.as_raw());
-        return Who {
-            name: "you".to_owned(),
-            user: Some(own.as_raw()),
-            groups: groups.collect(),
-            ..Who::default()
-        };
-    }
     let is_dynamic = matches!(unit.get("DynamicUser"), "yes" | "true");
     let named = match (unit.get("User"), is_dynamic) {
         ("", true) => facts.app.as_str(),
         ("", false) => "root",
         (name, _) => name,
     };
+    let (mut who, is_known) = account(named, is_dynamic);
+    let mut groups = unit.words("SupplementaryGroups");
+    groups.extend(unit.words("Group").into_iter().filter(|_| !is_dynamic || is_known));
+    for name in groups {
+        let number = name.parse().ok();
+        let known = || Group::from_name(&name).ok().flatten().map(|group| group.gid.as_raw());
+        match number.or_else(known) {
+            Some(group) => who.groups.push(group),
+            None => who.missing = who.missing.or_else(|| Some(format!("group '{name}'"))),
+        }
+    }
+    // Root without its rights is stopped by modes as anybody.
+    let bounds = unit.all("CapabilityBoundingSet");
+    let keeps = |line: &String| line.to_lowercase().contains("cap_dac_override");
+    who.overrides = who.user == Some(0) && (bounds.is_empty() || bounds.iter().any(keeps));
+    who
+}
+
+/// Who asks, and runs the services of a manager of one's own.
+fn caller() -> Who {
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    let groups = groups.into_iter().chain([nix::unistd::getegid()]).map(|group| group.as_raw());
+    Who {
+        name: "you".to_owned(),
+        user: Some(nix::unistd::geteuid().as_raw()),
+        groups: groups.collect(),
+        ..Who::default()
+    }
+}
+
+/// The user of this name or number, with the groups of its account; and whether there is an account.
+fn account(named: &str, is_dynamic: bool) -> (Who, bool) {
     let account = match named.parse::<u32>() {
         Ok(number) => User::from_uid(number.into()),
         Err(_) => User::from_name(named),
@@ -275,22 +299,7 @@ fn who(facts: &Facts) -> Who {
             Err(_) => who.missing = Some(format!("user '{named}'")),
         },
     }
-    let mut named_groups = unit.words("SupplementaryGroups");
-    named_groups
-        .extend(unit.words("Group").into_iter().filter(|_| !is_dynamic || account.is_some()));
-    for name in named_groups {
-        let number = name.parse().ok();
-        let known = || Group::from_name(&name).ok().flatten().map(|group| group.gid.as_raw());
-        match number.or_else(known) {
-            Some(group) => who.groups.push(group),
-            None => who.missing = who.missing.or_else(|| Some(format!("group '{name}'"))),
-        }
-    }
-    // Root without its rights is stopped by modes as anybody.
-    let bounds = unit.all("CapabilityBoundingSet");
-    let keeps = |line: &String| line.to_lowercase().contains("cap_dac_override");
-    who.overrides = who.user == Some(0) && (bounds.is_empty() || bounds.iter().any(keeps));
-    who
+    (who, account.is_some())
 }
 
 /// As whom a process runs (`proc_pid_status(5)`).

@@ -17,9 +17,106 @@ const SHORT: Duration = Duration::from_secs(5);
 /// What a setting should be, and what is lost otherwise.
 struct Promise {
     key: &'static str,
-    kept: bool,
+    is_kept: fn(&Facts, &Unit) -> bool,
     lost: &'static str,
     line: &'static str,
+}
+
+const PROMISES: [Promise; 13] = [
+    Promise {
+        key: "Type",
+        is_kept: |_, unit| matches!(unit.get("Type"), "notify" | "notify-reload"),
+        lost: "systemd takes it for started before anybody serves",
+        line: "Type=notify",
+    },
+    Promise {
+        key: "NotifyAccess",
+        is_kept: |_, unit| unit.get("NotifyAccess") != "none",
+        lost: "nothing that the primary says is heard, and the FD store stays empty",
+        line: "NotifyAccess=main",
+    },
+    Promise {
+        key: "KillMode",
+        is_kept: |_, unit| unit.get("KillMode") == "process",
+        lost: "when the primary dies, systemd ends all workers, and their connections with them",
+        line: "KillMode=process",
+    },
+    Promise {
+        key: "Restart",
+        is_kept: |_, unit| matches!(unit.get("Restart"), "always" | "on-failure" | "on-abnormal"),
+        lost: "a primary that dies is not started again",
+        line: "Restart=always",
+    },
+    Promise {
+        key: "StartLimitIntervalUSec",
+        is_kept: |_, unit| unit.span("StartLimitIntervalUSec").is_some_and(|time| time.is_zero()),
+        lost: "after a few failures in a row it is given up, and connections are refused",
+        line: "StartLimitIntervalSec=0 (in [Unit])",
+    },
+    Promise {
+        key: "Delegate",
+        is_kept: |_, unit| unit.get("Delegate") == "yes",
+        lost: "workers have no control groups of their own: what they start and leave behind is not ended",
+        line: "Delegate=yes",
+    },
+    Promise {
+        key: "WatchdogUSec",
+        // Before the first start it is not known.
+        is_kept: |_, unit| !unit.is_active() || !watchdog(unit).is_zero(),
+        lost: "a primary that hangs is not replaced",
+        line: "WatchdogSec=30",
+    },
+    Promise {
+        key: "WatchdogUSec",
+        is_kept: |_, unit| watchdog(unit).is_zero() || watchdog(unit) >= Duration::from_secs(2),
+        lost: "on a busy machine a primary is killed that is well",
+        line: "WatchdogSec=30",
+    },
+    Promise {
+        key: "NonBlocking",
+        is_kept: |facts, unit| wants_blocking(facts) || unit.get("NonBlocking") == "yes",
+        lost: FLAG_CHANGED,
+        line: "NonBlocking=yes",
+    },
+    Promise {
+        key: "NonBlocking",
+        is_kept: |facts, unit| !wants_blocking(facts) || unit.get("NonBlocking") != "yes",
+        lost: FLAG_CHANGED,
+        line: "NonBlocking=no",
+    },
+    // The primary asks for more as soon as it has begun (EXTEND_TIMEOUT_USEC= in sd_notify(3)).
+    Promise {
+        key: "TimeoutStartUSec",
+        is_kept: |_, unit| is_long(unit, "TimeoutStartUSec"),
+        lost: "a start may be over before the primary can ask for more time",
+        line: "TimeoutStartSec=60",
+    },
+    Promise {
+        key: "TimeoutStopUSec",
+        is_kept: |_, unit| is_long(unit, "TimeoutStopUSec"),
+        lost: "a stop may be over before the primary can ask for the time that workers have to finish",
+        line: "TimeoutStopSec=60",
+    },
+    Promise {
+        key: "TimeoutStopUSec",
+        is_kept: |_, unit| unit.get("TimeoutStopUSec") != "infinity",
+        lost: "a primary that hangs at the stop is waited for until the machine is switched off",
+        line: "TimeoutStopSec=60",
+    },
+];
+
+const FLAG_CHANGED: &str = "whenever the primary is started, workers find the sockets' flag changed until it has mended it";
+
+fn watchdog(unit: &Unit) -> Duration {
+    unit.span("WatchdogUSec").unwrap_or_default()
+}
+
+fn is_long(unit: &Unit, key: &str) -> bool {
+    unit.get(key) == "infinity" || unit.span(key).is_none_or(|time| time >= SHORT)
+}
+
+fn wants_blocking(facts: &Facts) -> bool {
+    facts.settings().is_some_and(|settings| settings.blocking)
 }
 
 /// The settings of the service, one finding for each that weakens a promise.
@@ -28,102 +125,16 @@ pub(super) fn promises(facts: &Facts) -> Vec<Finding> {
     else {
         return vec![];
     };
-    let mut all: Vec<Finding> = of_service(facts, service)
-        .into_iter()
-        .filter(|promise| !promise.kept)
-        .map(|promise| broken(facts, service, &promise))
+    let mut all: Vec<Finding> = PROMISES
+        .iter()
+        .filter(|promise| !(promise.is_kept)(facts, service))
+        .map(|promise| broken(facts, service, promise))
         .collect();
     all.extend(facts.loaded_socket().and_then(|socket| patience(facts, socket)));
     if all.is_empty() {
         all.push(Finding::ok("service", "watchdog, timeouts and the rest are as they should be"));
     }
     all
-}
-
-fn of_service(facts: &Facts, unit: &Unit) -> Vec<Promise> {
-    let span = |key: &str| unit.span(key);
-    let is_long =
-        |key: &str| unit.get(key) == "infinity" || span(key).is_none_or(|time| time >= SHORT);
-    let wants_blocking = facts.settings().is_some_and(|settings| settings.blocking);
-    // Before the first start it is not known.
-    let is_known = unit.is_active();
-    let watchdog = span("WatchdogUSec").unwrap_or_default();
-    let promise = |key, kept, lost, line| Promise { key, kept, lost, line };
-    vec![
-        promise(
-            "Type",
-            matches!(unit.get("Type"), "notify" | "notify-reload"),
-            "systemd takes it for started before anybody serves",
-            "Type=notify",
-        ),
-        promise(
-            "NotifyAccess",
-            unit.get("NotifyAccess") != "none",
-            "nothing that the primary says is heard, and the FD store stays empty",
-            "NotifyAccess=main",
-        ),
-        promise(
-            "KillMode",
-            unit.get("KillMode") == "process",
-            "when the primary dies, systemd ends all workers, and their connections with them",
-            "KillMode=process",
-        ),
-        promise(
-            "Restart",
-            matches!(unit.get("Restart"), "always" | "on-failure" | "on-abnormal"),
-            "a primary that dies is not started again",
-            "Restart=always",
-        ),
-        promise(
-            "StartLimitIntervalUSec",
-            span("StartLimitIntervalUSec").is_some_and(|time| time.is_zero()),
-            "after a few failures in a row it is given up, and connections are refused",
-            "StartLimitIntervalSec=0 (in [Unit])",
-        ),
-        promise(
-            "Delegate",
-            unit.get("Delegate") == "yes",
-            "workers have no control groups of their own: what they start and leave behind is not ended",
-            "Delegate=yes",
-        ),
-        promise(
-            "WatchdogUSec",
-            !is_known || !watchdog.is_zero(),
-            "a primary that hangs is not replaced",
-            "WatchdogSec=30",
-        ),
-        promise(
-            "WatchdogUSec",
-            watchdog.is_zero() || watchdog >= Duration::from_secs(2),
-            "on a busy machine a primary is killed that is well",
-            "WatchdogSec=30",
-        ),
-        promise(
-            "NonBlocking",
-            (unit.get("NonBlocking") == "yes") != wants_blocking,
-            "whenever the primary is started, workers find the sockets' flag changed until it has mended it",
-            if wants_blocking { "NonBlocking=no" } else { "NonBlocking=yes" },
-        ),
-        // The primary asks for more as soon as it has begun (EXTEND_TIMEOUT_USEC= in sd_notify(3)).
-        promise(
-            "TimeoutStartUSec",
-            is_long("TimeoutStartUSec"),
-            "a start may be over before the primary can ask for more time",
-            "TimeoutStartSec=60",
-        ),
-        promise(
-            "TimeoutStopUSec",
-            is_long("TimeoutStopUSec"),
-            "a stop may be over before the primary can ask for the time that workers have to finish",
-            "TimeoutStopSec=60",
-        ),
-        promise(
-            "TimeoutStopUSec",
-            unit.get("TimeoutStopUSec") != "infinity",
-            "a primary that hangs at the stop is waited for until the machine is switched off",
-            "TimeoutStopSec=60",
-        ),
-    ]
 }
 
 fn broken(facts: &Facts, unit: &Unit, promise: &Promise) -> Finding {
