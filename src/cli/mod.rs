@@ -243,8 +243,7 @@ enum Verb {
         #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
         shell: String,
     },
-    /// Print a man page, in the format of man(7)
-    #[command(hide = true)]
+    /// Print the manual, or that of the file, in the format of man(7): 'dogwatch man | man -l -' shows it
     Man {
         /// Which page
         #[arg(value_enum, default_value = "dogwatch")]

@@ -51,7 +51,7 @@ typed! {
         command: Vec<String>,
         /// The number of slots.
         workers: Workers,
-        /// Where to listen when no socket is passed.
+        /// What the socket unit is made of; where to listen when no socket is passed.
         listen: Vec<Address>,
         /// Where workers run; a symlink is resolved for each generation.
         working_directory: PathBuf,

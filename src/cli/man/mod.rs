@@ -22,7 +22,7 @@ pub(super) enum Page {
 }
 
 /// Which flag of `run` has the text for a key of the file.
-const FLAGS: [(&str, &str); 31] = [
+const FLAGS: [(&str, &str); 30] = [
     ("command", "command"),
     ("workers", "workers"),
     ("listen", "listen"),
@@ -53,7 +53,6 @@ const FLAGS: [(&str, &str); 31] = [
     ("reload.on-failure", "on_failure"),
     ("log.mode", "log"),
     ("control.readers", "control_readers"),
-    ("name", "name"),
 ];
 
 /// How a value is written in the file, where that is not as after a flag.
@@ -68,6 +67,12 @@ const WRITTEN: [(&str, &str); 9] = [
     ("control.readers", "[\"WHO\"]"),
     ("workers", "N or \"cpus\""),
 ];
+
+/// What is said of a key where it is not what is said of its flag.
+const SAID: [(&str, &str); 1] = [(
+    "listen",
+    "Where to listen: PORT (on all addresses), ADDR:PORT, [V6]:PORT, udp:PORT or unix:PATH. systemd's socket unit is made of it; where no socket is passed, the primary listens itself",
+)];
 
 const EXAMPLES: [(&str, &str); 9] = [
     (
@@ -238,7 +243,8 @@ fn file(command: &Command, out: &mut Vec<u8>) -> io::Result<()> {
             let name = name.map(ToString::to_string).unwrap_or_default();
             if matches!(name.as_str(), "N" | "FD") { name } else { format!("\"{name}\"") }
         });
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let said = SAID.iter().find(|(known, _)| *known == key).map(|(_, text)| (*text).to_owned());
+        let help = said.or_else(|| Some(arg.get_help()?.to_string())).unwrap_or_default();
         let help = help.replace(" (can be repeated)", "");
         roff.control("TP", []).text([bold(key), roman(" = "), italic(value)]).text([roman(help)]);
     }
@@ -280,11 +286,12 @@ mod tests {
         for key in crate::config::typed::Typed::keys().into_iter().chain(tables) {
             assert!(text.contains(&format!("\\fB{key}\\fR = ")), "{key} is missing:\n{text}");
         }
+        assert!(text.contains("socket unit is made of it"), "{text}");
         let command = super::super::Arguments::command();
         let run = command.find_subcommand("run").unwrap();
         for arg in run.get_arguments() {
             // Where the file is, and what is decided before it is read.
-            if ["config", "orphans"].contains(&arg.get_id().as_str()) {
+            if ["config", "name", "orphans"].contains(&arg.get_id().as_str()) {
                 continue;
             }
             assert!(
