@@ -75,7 +75,7 @@ impl Place {
         if draft.get(Table::Env, "PATH").is_none() {
             draft.set(Table::Env, "PATH", path);
             let text = format!(
-                "'{program}' is where services do not look; a user's home is not seen by the units of the documentation either (ProtectHome=)"
+                "'{program}' is where services do not look; a service does not see a user's home either ('home' in [sandbox])"
             );
             draft.remark_at(Table::Env, "PATH", "PATH", text);
         }

@@ -68,11 +68,11 @@ pub(super) const DROPPED: [(&[&str], &str); 10] = [
             "after_refork",
             "after_worker_boot",
         ],
-        "is called in Puma's cluster mode alone: what it does belongs into 'on_booted', or to where the app starts",
+        "called only in Puma's cluster mode: what it does belongs in 'on_booted', or where the app starts",
     ),
     (
         &["on_restart", "before_restart", "restart_command"],
-        "is never called: a reload starts new processes",
+        "never called: a reload starts new processes",
     ),
     (
         &["pidfile", "state_path", "state_permission"],

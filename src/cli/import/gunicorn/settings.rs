@@ -46,8 +46,7 @@ const USER: &str =
     "systemd starts the service as its user: 'user = \"NAME\"' and 'group = \"NAME\"' in this file";
 const CONTROL: &str =
     "'dogwatch show {app}' tells of the workers; each would have a socket at the same path";
-const NEVER: &str =
-    "is never called: a reload starts new processes, and 'dogwatch scale' starts more";
+const NEVER: &str = "never called: a reload starts new processes, and 'dogwatch scale' starts more";
 
 /// A setting: its name, its flags, what these take, and its fate.
 pub(in crate::cli::import) type Setting = (&'static str, &'static [&'static str], Takes, Fate);

@@ -33,7 +33,7 @@ const TOPICS: [Topic; 18] = [
     },
     Topic {
         attributes: &[("max_memory_restart", "")],
-        text: "not yet: 'MemoryHigh=' and 'MemoryMax=' in the unit bound all workers together, where {value} was for each",
+        text: "not yet: 'MemoryHigh' and 'MemoryMax' in [service] bound all workers together, where {value} was for each",
     },
     Topic {
         attributes: &[("cron_restart", "0")],
@@ -62,7 +62,7 @@ const TOPICS: [Topic; 18] = [
     },
     Topic {
         attributes: &[("uid", ""), ("gid", "")],
-        text: "'User=' and 'Group=' in the unit, with 'DynamicUser=no'",
+        text: "'user = \"NAME\"' and 'group = \"NAME\"' in this file",
     },
     Topic { attributes: &[("username", "")], text: "PM2 only notes who started the app" },
     Topic {
