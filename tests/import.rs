@@ -347,7 +347,7 @@ fn javascript_that_does_not_say_what_it_holds_is_refused() {
         (
             "a.js",
             "for (;;) {}",
-            "node did not come to its end within 10s\nhint: it is to hold settings only, and to leave other work to the app",
+            "node did not come to its end within 30s\nhint: it is to hold settings only, and to leave other work to the app",
         ),
         ("a.json", "{\"apps\": [", "SyntaxError: it ends too early"),
     ] {
