@@ -15,7 +15,7 @@ use dogwatch::core::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 5_000;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// xorshift64*: the world's dice.

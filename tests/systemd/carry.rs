@@ -87,12 +87,12 @@ fn assert_clean(short: Load, kept: Option<Load>) {
 }
 
 fn what_befalls_the_service_costs_nothing(root: &Path) {
-    befall(&Served::fd(root, "[Service]\nWatchdogSec=10\n"), true);
+    befall(&Served::fd(root, "[Service]\nWatchdogSec=6\n"), true);
 }
 
 fn what_befalls_the_service_costs_nodes_clients_nothing(root: &Path) {
     for balance in ["round-robin", "shared"] {
-        if let Some(app) = Served::node(root, "[Service]\nWatchdogSec=10\n", balance) {
+        if let Some(app) = Served::node(root, "[Service]\nWatchdogSec=6\n", balance) {
             befall(&app, balance == "round-robin");
         }
     }

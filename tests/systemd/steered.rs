@@ -263,7 +263,8 @@ fn what_befalls_a_steered_app_costs_nothing(root: &Path) {
 }
 
 fn fifty_reloads_of_a_server_without_an_end_cost_nothing(root: &Path) {
-    let mut app = serving(root, APP, SERVICE, SOCKET);
+    let settings = APP.replace("settle = \"50ms\"", "settle = \"0ms\"");
+    let mut app = serving(root, &settings, SERVICE, SOCKET);
     let loads = Loads::start(&app.boxed);
     for _ in 0..50 {
         app.boxed.ok("systemctl reload myapp");
@@ -448,10 +449,9 @@ print(client.recv(4096), flush=True)
 "#;
 
 fn idle_connections_are_closed_for_a_worker_that_is_to_stop(root: &Path) {
-    let settings = APP.replace("drain = \"10s\"", "drain = \"20s\"");
     let without = SERVICE.replace("pidfd_getfd", "");
     for (service, may_close) in [(SERVICE, true), (without.as_str(), false)] {
-        let app = serving(root, &settings, service, SOCKET);
+        let app = serving(root, APP, service, SOCKET);
         app.boxed.put("/srv/client.py", CLIENT);
         let client = app.boxed.enter("exec python3 /srv/client.py > /run/client").spawn();
         app.boxed.until("test -s /run/client");
@@ -465,6 +465,6 @@ fn idle_connections_are_closed_for_a_worker_that_is_to_stop(root: &Path) {
         // Half of the drain time, or all of it.
         let took = journal.split("serves every slot, after ").nth(1).unwrap();
         let took: f64 = took.split('s').next().unwrap().parse().unwrap();
-        assert_eq!(took < 20.0, may_close, "{journal}");
+        assert_eq!(took < 10.0, may_close, "{journal}");
     }
 }
