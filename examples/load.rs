@@ -1,10 +1,11 @@
 //! A load client that classifies every failure: `load ADDR [--clients N] [--requests N] [--seconds S] [--path P] [--think MS]
-//! [--tally]`.
+//! [--pause MS] [--tally]`.
 //!
 //! Each client asks `--requests` times on one connection (1: a connection for each request), then opens the next, until
 //! the time is over or standard input ends; with `--think` it waits for half to all of that before each request but
-//! the first on a connection. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`. Without
-//! `--seconds` it prints another before, as soon as the first request was answered: `begun`.
+//! the first on a connection, with `--pause` so long between two connections: without, clients take all processors that
+//! there are. It prints one line: `ok 12345 refused 0 reset 0 short 0 timeout 0 other 0`. Without `--seconds` it prints
+//! another before, as soon as the first request was answered: `begun`.
 //! A request that was sent and not answered is a failure, also on a kept connection; only a close between two requests,
 //! before the next was sent, is none. With `--tally` there is a second line: how many connections were answered first with
 //! which text, as `TEXT COUNT` and so on; a server whose answer is its pid shows how they are spread.
@@ -33,7 +34,7 @@ fn main() {
     let path = path.map_or("/", String::as_str).to_owned();
     let address = arguments.first().cloned().unwrap_or_default();
     let (clients, requests) = (option("--clients", 8), option("--requests", 1));
-    let think = option("--think", 0);
+    let (think, pause) = (option("--think", 0), Duration::from_millis(option("--pause", 0)));
     let end = Instant::now() + Duration::from_secs(option("--seconds", 10));
     let stop = Arc::new(AtomicBool::new(false));
     if arguments.iter().any(|a| a == "--seconds") {
@@ -58,6 +59,7 @@ fn main() {
                         if let Err(kind) = told {
                             *counts.kinds.entry(kind).or_default() += 1;
                         }
+                        std::thread::sleep(pause);
                     }
                     counts
                 })

@@ -59,7 +59,10 @@ fn load(boxed: &Boxed, requests: u32) -> Load {
 
 /// So many clients, each with so many requests on a connection.
 fn load_of(boxed: &Boxed, clients: u32, requests: u32) -> Load {
-    let command = format!("exec load 127.0.0.1:8080 --clients {clients} --requests {requests}");
+    // The service and systemd are to have processors too.
+    let command = format!(
+        "exec load 127.0.0.1:8080 --clients {clients} --requests {requests} --think 2 --pause 1"
+    );
     Load::start(&mut boxed.enter(&command)).begun()
 }
 

@@ -122,7 +122,7 @@ impl Loads {
     fn start(boxed: &Boxed) -> Self {
         let load =
             |more: &str| Load::start(&mut boxed.enter(&format!("exec load 127.0.0.1:8080 {more}")));
-        let both = Self(load("--clients 4"), load("--clients 4 --requests 5 --think 20"));
+        let both = Self(load("--clients 4 --pause 1"), load("--clients 4 --requests 5 --think 20"));
         Self(both.0.begun(), both.1.begun())
     }
 
