@@ -246,7 +246,7 @@ fn dies_at(point: &str, time: u32) -> bool {
     let clients = load_of_any(&manager, "1");
     let ready = tells_or_dies(&manager, "READY=1");
     if ready {
-        manager.signal(Signal::SIGHUP);
+        manager.signal_if_alive(Signal::SIGHUP);
         if tells_or_dies(&manager, "STATUS=2 workers ready, generation 2") {
             // It does not come by so often.
             clients.stop();

@@ -102,7 +102,7 @@ fn dies_at(version: u16, point: &str) {
             && manager.told().iter().any(|told| told.contains("READY=1"))
             && manager.lives_on()
         {
-            manager.signal(Signal::SIGHUP);
+            manager.signal_if_alive(Signal::SIGHUP);
             asked = true;
         }
         (!manager.lives_on()).then_some(())

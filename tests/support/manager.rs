@@ -347,6 +347,11 @@ impl Manager {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// The same, to one that may die just then by itself.
+    pub(crate) fn signal_if_alive(&self, signal: Signal) {
+        let _ = kill(self.pid(), signal);
+    }
+
     /// kill -9 of the primary alone; its last messages are read.
     pub(crate) fn kill(&mut self) {
         // It may be dead, which is said better below.
