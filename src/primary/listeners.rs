@@ -33,6 +33,11 @@ impl Socket {
         Ok(Self { fd: Arc::new(fd), inode, is_own, number: None })
     }
 
+    /// Has it listen again, if it was shut down.
+    pub(super) fn wake(&self) -> io::Result<()> {
+        if socket::is_listening(&self.fd)? { Ok(()) } else { socket::listen_again(&self.fd) }
+    }
+
     /// One that the last primary had opened.
     pub(super) fn stored(fd: OwnedFd, number: u16) -> io::Result<Self> {
         Ok(Self { number: Some(number), ..Self::new(fd, true)? })
@@ -52,12 +57,6 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn new(name: String, socket: Socket, own_path: Option<PathBuf>) -> Self {
         Self { name, sockets: vec![socket], own_path }
-    }
-
-    /// Its first socket listens: the others may have been shut down, and that is for those who steer them.
-    fn wake(&self) -> io::Result<()> {
-        let first = &self.sockets[0].fd;
-        if socket::is_listening(first)? { Ok(()) } else { socket::listen_again(first) }
     }
 
     /// Whether they share a name and an address, so that they are lanes of one.
@@ -136,7 +135,8 @@ impl Listeners {
         }
         let mut mended = vec![];
         for listener in &all {
-            listener.wake().map_err(|e| {
+            // Others of its sockets may have been shut down too, and that is for those who steer them.
+            listener.sockets[0].wake().map_err(|e| {
                 format!("cannot have listener '{}' listen again: {e}", listener.name)
             })?;
             for one in &listener.sockets {

@@ -95,7 +95,7 @@ fn resumed((lanes, table): (OwnedFd, OwnedFd), sockets: &[Socket]) -> Option<Map
         match maps.holds(lane, &socket.fd) {
             Ok(true) => {}
             // It was shut down, or made after this was last written.
-            Ok(false) => wake(socket).and_then(|()| maps.put(lane, &socket.fd)).ok()?,
+            Ok(false) => socket.wake().and_then(|()| maps.put(lane, &socket.fd)).ok()?,
             Err(_) => return None,
         }
     }
@@ -112,15 +112,10 @@ fn with_program(sockets: &[Socket]) -> Result<Maps, Lesser> {
     // Before the sockets are put: those that lie in another map of ours leave it with the program before this one.
     bpf::attach(&sockets[0].fd, &loaded).map_err(step("attaching a program"))?;
     for (lane, socket) in (0..).zip(sockets) {
-        let put = wake(socket).and_then(|()| put_patiently(&maps, lane, socket));
+        let put = socket.wake().and_then(|()| put_patiently(&maps, lane, socket));
         put.map_err(step("putting a socket into a map"))?;
     }
     Ok(maps)
-}
-
-/// A socket that was shut down listens again.
-fn wake(socket: &Socket) -> io::Result<()> {
-    if socket::is_listening(&socket.fd)? { Ok(()) } else { socket::listen_again(&socket.fd) }
 }
 
 /// The kernel counts them in the order in which they began to listen. Where one was shut down meanwhile, all but the first
